@@ -1,0 +1,1 @@
+//! Context matching: does a request carry a developer's context?

@@ -1,0 +1,5 @@
+//! redirector: requests that carry a developer's context reach the developer, all others stay live.
+
+pub mod context;
+pub mod http1;
+pub mod tunnel;

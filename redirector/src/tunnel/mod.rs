@@ -1,0 +1,1 @@
+//! The tunnel between agent and developer: identity, join tokens, TLS, byte streams over HTTP/2.
