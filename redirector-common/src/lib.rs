@@ -1,1 +1,104 @@
-#![cfg_attr(not(feature = "user"), no_std)]
+//! What the eBPF programs and the agent agree on: map keys, map values, counters and time limits.
+//!
+//! Every type here crosses the kernel boundary as plain bytes: fixed layout, no implicit padding.
+#![no_std]
+
+/// An IPv4 or IPv6 address as 16 bytes in network order; IPv4 is v4-mapped (`::ffff:a.b.c.d`).
+pub type AddressBytes = [u8; 16];
+
+/// The first 12 bytes of a v4-mapped address (RFC 4291 §2.5.5.2).
+pub const V4_MAPPED_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+/// IPv4 in the form the maps use.
+pub const fn v4_mapped(v4: [u8; 4]) -> AddressBytes {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC` after which an agent that has not beaten counts as hung, and new
+/// connections go to the app.
+///
+/// Eight missed beats: far above what a busy machine delays a thread, far below a client's patience.
+pub const HEARTBEAT_DEADLINE_NS: u64 = 400_000_000;
+
+/// Nanoseconds between two beats of a healthy agent.
+pub const HEARTBEAT_INTERVAL_NS: u64 = 50_000_000;
+
+/// What became of a packet to an intercepted port; the index into the `COUNTERS` map.
+///
+/// Packets of connections that exist already are the common case and are not counted.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Given to the agent's listener.
+    Assigned = 0,
+    /// Passed on: the agent has not beaten for [`HEARTBEAT_DEADLINE_NS`].
+    AgentSilent = 1,
+    /// Passed on: the agent has no listener for this port, it is going away.
+    NoListener = 2,
+    /// Passed on: nothing in this namespace listens on the port, so the kernel refuses as it does without us.
+    AppNotListening = 3,
+    /// Passed on: the destination is not an address of this namespace (forwarded traffic).
+    NotLocal = 4,
+    /// Passed on: an IP fragment or an extension header that hides the TCP header.
+    Unreadable = 5,
+    /// Passed on: `bpf_sk_assign` refused.
+    AssignFailed = 6,
+    /// Passed on: joins a Multipath TCP connection that the app already has (RFC 8684 §3.2).
+    MultipathJoin = 7,
+}
+
+impl Counter {
+    /// How many there are: the size of the `COUNTERS` map.
+    pub const COUNT: u32 = 8;
+
+    /// All of them, with the name they have in `status` and in metrics.
+    pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
+        (Self::Assigned, "assigned"),
+        (Self::AgentSilent, "agent_silent"),
+        (Self::NoListener, "no_listener"),
+        (Self::AppNotListening, "app_not_listening"),
+        (Self::NotLocal, "not_local"),
+        (Self::Unreadable, "unreadable"),
+        (Self::AssignFailed, "assign_failed"),
+        (Self::MultipathJoin, "multipath_join"),
+    ];
+}
+
+/// Names one connection between the agent and an app, as the app's socket sees it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamKey {
+    /// `SO_NETNS_COOKIE` of the target's network namespace.
+    pub netns_cookie: u64,
+    /// The app's end.
+    pub app_address: AddressBytes,
+    /// The agent's end, which the kernel would answer to `getpeername`.
+    pub agent_address: AddressBytes,
+    /// Host order.
+    pub app_port: u16,
+    /// Host order.
+    pub agent_port: u16,
+    /// Always zero: the map compares bytes.
+    pub padding: u32,
+}
+
+/// The client on whose behalf the agent made a connection to the app.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress {
+    pub address: AddressBytes,
+    /// Host order.
+    pub port: u16,
+    /// Always zero.
+    pub padding: [u16; 3],
+}
+
+#[cfg(all(feature = "user", target_os = "linux"))]
+mod user {
+    use super::{ClientAddress, UpstreamKey};
+
+    // SAFETY: `repr(C)`, only integers and arrays of integers, and no implicit padding: 8+16+16+2+2+4.
+    unsafe impl aya::Pod for UpstreamKey {}
+    // SAFETY: as above: 16+2+6.
+    unsafe impl aya::Pod for ClientAddress {}
+}

@@ -1,0 +1,215 @@
+//! Door A: new connections to an intercepted port go to the agent's listener in the same namespace.
+//!
+//! The rule for every doubt is to pass the packet on: the app then gets it, as if we were not there.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        BPF_F_CURRENT_NETNS, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+    },
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release, bpf_skc_lookup_tcp},
+    },
+    macros::{classifier, map},
+    maps::{Array, HashMap, PerCpuArray, SockMap},
+    programs::TcContext,
+};
+use aya_log_ebpf::debug;
+use redirector_common::{AddressBytes, Counter, HEARTBEAT_DEADLINE_NS, v4_mapped};
+
+use crate::packet::{self, Addresses, Parsed, Segment, TCP_ACK, TCP_RST, TCP_SYN};
+
+/// Intercepted port (host order) → slot of its IPv4 listener in `LISTENERS`; the IPv6 one is in the next.
+#[map]
+static PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
+
+/// The agent's listening sockets, and never any socket of the app. Closing one empties its slot: fail open.
+#[map]
+static LISTENERS: SockMap = SockMap::with_max_entries(512, 0);
+
+/// The addresses of this namespace. What goes elsewhere is forwarded here, and must not be assigned: the
+/// kernel drops forwarded packets that have a socket.
+#[map]
+static LOCAL_ADDRESSES: HashMap<AddressBytes, u8> = HashMap::with_max_entries(4096, 1);
+
+/// When the agent last said that it is alive: `CLOCK_MONOTONIC` in nanoseconds.
+#[map]
+static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+
+/// See [`Counter`].
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+/// `TCP_LISTEN` of the kernel's `net/tcp_states.h`.
+const TCP_LISTEN: u32 = 10;
+
+#[classifier]
+pub fn redirector_ingress(ctx: TcContext) -> i32 {
+    match packet::parse(&ctx) {
+        Parsed::Segment(segment) => {
+            if let Some(outcome) = offer(&ctx, &segment) {
+                count(outcome);
+                debug!(
+                    &ctx,
+                    "port {} flags {}: {}",
+                    u16::from_be_bytes(segment.destination_port),
+                    segment.flags,
+                    outcome as u32
+                );
+            }
+        }
+        Parsed::Unreadable => count(Counter::Unreadable),
+        Parsed::Other => {}
+    }
+    TC_ACT_UNSPEC
+}
+
+/// `None`: not an intercepted port, or a packet of a connection that exists already.
+fn offer(ctx: &TcContext, segment: &Segment) -> Option<Counter> {
+    let port = u16::from_be_bytes(segment.destination_port);
+    // SAFETY: the value is read once, right here; the agent only replaces whole entries.
+    let slot = *unsafe { PORTS.get(&port) }?;
+
+    // Only what can open a connection: a SYN, or the ACK that ends a handshake made with SYN cookies, for
+    // which no request socket exists.
+    if segment.flags & TCP_RST != 0 || segment.flags & (TCP_SYN | TCP_ACK) == 0 {
+        return None;
+    }
+    match app_socket(ctx, segment) {
+        AppSocket::Connection => return None,
+        AppSocket::None if segment.flags & TCP_SYN == 0 => return None,
+        AppSocket::None => return Some(Counter::AppNotListening),
+        AppSocket::Listener => {}
+    }
+    if !agent_alive() {
+        return Some(Counter::AgentSilent);
+    }
+    if !is_local(&segment.addresses) {
+        return Some(Counter::NotLocal);
+    }
+    if segment.flags & TCP_SYN != 0 && joins_multipath(ctx, segment) {
+        return Some(Counter::MultipathJoin);
+    }
+    Some(assign(ctx, slot + matches!(segment.addresses, Addresses::V6 { .. }) as u32))
+}
+
+enum AppSocket {
+    None,
+    Listener,
+    /// Established, in handshake, or in TIME_WAIT: assigning over any of these would break it.
+    Connection,
+}
+
+/// What the kernel would deliver this segment to.
+fn app_socket(ctx: &TcContext, segment: &Segment) -> AppSocket {
+    let (mut tuple, size) = match segment.addresses {
+        Addresses::V4 { source, destination } => (
+            bpf_sock_tuple {
+                __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
+                    ipv4: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+                        saddr: u32::from_ne_bytes(source),
+                        daddr: u32::from_ne_bytes(destination),
+                        sport: u16::from_ne_bytes(segment.source_port),
+                        dport: u16::from_ne_bytes(segment.destination_port),
+                    },
+                },
+            },
+            core::mem::size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>(),
+        ),
+        Addresses::V6 { source, destination } => (
+            bpf_sock_tuple {
+                __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
+                    ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+                        saddr: words(source),
+                        daddr: words(destination),
+                        sport: u16::from_ne_bytes(segment.source_port),
+                        dport: u16::from_ne_bytes(segment.destination_port),
+                    },
+                },
+            },
+            core::mem::size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>(),
+        ),
+    };
+    // SAFETY: `tuple` has `size` initialised bytes; the socket is released below on the only path out.
+    unsafe {
+        let socket =
+            bpf_skc_lookup_tcp(ctx.as_ptr(), &mut tuple, size as u32, BPF_F_CURRENT_NETNS as i64 as u64, 0);
+        if socket.is_null() {
+            return AppSocket::None;
+        }
+        let state = (*socket).state;
+        bpf_sk_release(socket.cast());
+        if state == TCP_LISTEN { AppSocket::Listener } else { AppSocket::Connection }
+    }
+}
+
+fn words(address: AddressBytes) -> [u32; 4] {
+    // SAFETY: same size, and every bit pattern is a valid array of integers.
+    unsafe { core::mem::transmute(address) }
+}
+
+fn agent_alive() -> bool {
+    let Some(beat) = HEARTBEAT.get_ptr(0) else { return false };
+    // SAFETY: array slots live as long as the program; an aligned 8-byte read is not torn.
+    let beat = unsafe { beat.read_volatile() };
+    // SAFETY: no preconditions. The agent writes the same clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // A beat that lands between the two reads is later than `now`: alive.
+    now.saturating_sub(beat) < HEARTBEAT_DEADLINE_NS
+}
+
+fn is_local(addresses: &Addresses) -> bool {
+    let destination = match *addresses {
+        Addresses::V4 { destination, .. } => v4_mapped(destination),
+        Addresses::V6 { destination, .. } => destination,
+    };
+    // SAFETY: only presence is asked for.
+    unsafe { LOCAL_ADDRESSES.get(&destination) }.is_some()
+}
+
+/// A SYN with MP_JOIN (option kind 30, subtype 1) adds a path to a connection that the app has.
+fn joins_multipath(ctx: &TcContext, segment: &Segment) -> bool {
+    const FIXED: u32 = 20;
+    let mut at = FIXED;
+    // Options fill at most 40 bytes, and each but padding takes two: 20 rounds see them all in practice.
+    for _ in 0..20 {
+        if at + 2 >= segment.tcp_header_len {
+            return false;
+        }
+        let Some([kind, len, subtype]) = packet::load::<[u8; 3]>(ctx, segment.tcp_offset + at) else {
+            return false;
+        };
+        match kind {
+            0 => return false,
+            1 => at += 1,
+            30 => return subtype >> 4 == 1,
+            _ if len < 2 => return false,
+            _ => at += u32::from(len),
+        }
+    }
+    false
+}
+
+fn assign(ctx: &TcContext, slot: u32) -> Counter {
+    // SAFETY: lookups in a sockmap return a referenced socket, released below on the only path out.
+    unsafe {
+        let listener =
+            bpf_map_lookup_elem((&raw const LISTENERS).cast_mut().cast(), (&raw const slot).cast())
+                .cast::<bpf_sock>();
+        if listener.is_null() {
+            return Counter::NoListener;
+        }
+        let refused = bpf_sk_assign(ctx.as_ptr(), listener.cast(), 0);
+        bpf_sk_release(listener.cast());
+        if refused == 0 { Counter::Assigned } else { Counter::AssignFailed }
+    }
+}
+
+fn count(outcome: Counter) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(outcome as u32) {
+        // SAFETY: a per-CPU slot; programs do not migrate while they run.
+        unsafe { *counter += 1 };
+    }
+}
