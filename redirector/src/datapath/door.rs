@@ -1,0 +1,195 @@
+//! Door A of one target: the ingress program on its interfaces, and the maps that steer it.
+
+use super::{
+    attach::{AttachKind, Attachment, PROGRAM},
+    interfaces::{local_addresses, outside_interfaces},
+    object,
+    peername::address_bytes,
+};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap},
+    programs::{ProgramError, SchedClassifier},
+};
+use aya_log::EbpfLogger;
+use nix::time::{ClockId, clock_gettime};
+use redirector_common::{AddressBytes, Counter};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    marker::PhantomData,
+    net::{IpAddr, TcpListener},
+    rc::Rc,
+    time::Duration,
+};
+use thiserror::Error;
+
+/// Why a target cannot be intercepted, or a change to it failed.
+#[derive(Debug, Error)]
+pub enum DoorError {
+    #[error("cannot load the eBPF object; `redirector check` says what this machine lacks: {0}")]
+    Load(#[from] aya::EbpfError),
+    #[error("cannot attach to {interface}; `redirector check` says what this machine lacks: {source}")]
+    Attach { interface: String, source: ProgramError },
+    #[error("cannot load the ingress program; `redirector check` says what this machine lacks: {0}")]
+    Program(#[from] ProgramError),
+    #[error("cannot change an eBPF map: {0}")]
+    Map(#[from] MapError),
+    #[error("cannot read the interfaces of the target: {0}")]
+    Interfaces(#[source] io::Error),
+    #[error("the target has no network interface but loopback, so nothing can reach it from outside")]
+    NoInterface,
+    #[error("the embedded eBPF object lacks `{0}`: rebuild with `cargo xtask build`")]
+    Missing(&'static str),
+    #[error("256 ports of this target are intercepted already: remove an intercept first")]
+    TooManyPorts,
+}
+
+/// The agent's listening sockets for one port. Their own address does not matter: connections are assigned.
+pub struct PortListeners {
+    pub v4: TcpListener,
+    /// `None` where the target has no IPv6.
+    pub v6: Option<TcpListener>,
+}
+
+/// Everything attached for one target.
+///
+/// Not `Send`: it is made, used and dropped on one thread, which is inside the target's namespace for good.
+pub struct Door {
+    /// Dropped first: nothing is assigned any more when the maps go.
+    attachments: Vec<Attachment>,
+    kind: AttachKind,
+    ports: HashMap<MapData, u16, u32>,
+    listeners: SockMap<MapData>,
+    addresses: HashMap<MapData, AddressBytes, u8>,
+    heartbeat: Array<MapData, u64>,
+    counters: PerCpuArray<MapData, u64>,
+    slots: BTreeMap<u16, u32>,
+    known_addresses: BTreeSet<IpAddr>,
+    /// Moves the program's log records into `tracing`; only when packets are logged.
+    flush_log: Option<Box<dyn FnMut()>>,
+    object: Ebpf,
+    bound_to_thread: PhantomData<Rc<()>>,
+}
+
+impl Door {
+    /// Loads the program and attaches it to all interfaces of the namespace that the thread is in.
+    pub fn open(kind: AttachKind, log_packets: bool) -> Result<Self, DoorError> {
+        let mut object = object::load_ingress(log_packets)?;
+        let flush_log = match log_packets.then(|| EbpfLogger::init(&mut object)) {
+            Some(Ok(mut logger)) => Some(Box::new(move || logger.flush()) as Box<dyn FnMut()>),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "packets will not be logged");
+                None
+            }
+            None => None,
+        };
+        let mut door = Self {
+            attachments: Vec::new(),
+            kind,
+            ports: HashMap::try_from(take(&mut object, "PORTS")?)?,
+            listeners: SockMap::try_from(take(&mut object, "LISTENERS")?)?,
+            addresses: HashMap::try_from(take(&mut object, "LOCAL_ADDRESSES")?)?,
+            heartbeat: Array::try_from(take(&mut object, "HEARTBEAT")?)?,
+            counters: PerCpuArray::try_from(take(&mut object, "COUNTERS")?)?,
+            slots: BTreeMap::new(),
+            known_addresses: BTreeSet::new(),
+            flush_log,
+            object,
+            bound_to_thread: PhantomData,
+        };
+        door.program()?.load()?;
+        door.beat()?;
+        door.refresh()?;
+        if door.attachments.is_empty() {
+            return Err(DoorError::NoInterface);
+        }
+        Ok(door)
+    }
+
+    /// From now on new connections to `port` go to `listeners`.
+    pub fn open_port(&mut self, port: u16, listeners: &PortListeners) -> Result<(), DoorError> {
+        let slot = (0..256)
+            .map(|n| n * 2)
+            .find(|slot| !self.slots.values().any(|used| used == slot))
+            .ok_or(DoorError::TooManyPorts)?;
+        self.listeners.set(slot, &listeners.v4, 0)?;
+        if let Some(v6) = &listeners.v6 {
+            self.listeners.set(slot + 1, v6, 0)?;
+        }
+        self.ports.insert(port, slot, 0)?;
+        self.slots.insert(port, slot);
+        Ok(())
+    }
+
+    /// From now on new connections to `port` go to the app.
+    pub fn close_port(&mut self, port: u16) -> Result<(), DoorError> {
+        if let Some(slot) = self.slots.remove(&port) {
+            self.ports.remove(&port)?;
+            for slot in [slot, slot + 1] {
+                // The IPv6 slot may be empty, and a closed listener has emptied its own.
+                let _ = self.listeners.clear_index(&slot);
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows the namespace: attaches to new interfaces, learns new addresses, forgets old ones.
+    pub fn refresh(&mut self) -> Result<(), DoorError> {
+        let interfaces = outside_interfaces().map_err(DoorError::Interfaces)?;
+        self.attachments.retain(|attachment| interfaces.contains(&attachment.interface));
+        for interface in interfaces {
+            if self.attachments.iter().any(|attachment| attachment.interface == interface) {
+                continue;
+            }
+            let kind = self.kind;
+            let attachment = Attachment::attach(self.program()?, &interface, kind)
+                .map_err(|source| DoorError::Attach { interface: interface.name, source })?;
+            self.attachments.push(attachment);
+        }
+
+        let addresses = local_addresses().map_err(DoorError::Interfaces)?;
+        for new in addresses.difference(&self.known_addresses) {
+            self.addresses.insert(address_bytes(*new), 1, 0)?;
+        }
+        for gone in self.known_addresses.difference(&addresses) {
+            self.addresses.remove(&address_bytes(*gone))?;
+        }
+        self.known_addresses = addresses;
+        Ok(())
+    }
+
+    /// Says that the agent is alive; due every [`redirector_common::HEARTBEAT_INTERVAL_NS`].
+    pub fn beat(&mut self) -> Result<(), DoorError> {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+        self.heartbeat.set(0, now.as_nanos() as u64, 0)?;
+        if let Some(flush) = &mut self.flush_log {
+            flush();
+        }
+        Ok(())
+    }
+
+    /// Packets by what became of them, summed over processors.
+    pub fn counters(&self) -> BTreeMap<&'static str, u64> {
+        Counter::ALL
+            .into_iter()
+            .map(|(counter, name)| {
+                let per_cpu = self.counters.get(&(counter as u32), 0);
+                (name, per_cpu.map_or(0, |values| values.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// What is attached where, as `interface` → `tcx` or `clsact`.
+    pub fn attachments(&self) -> impl Iterator<Item = (&str, AttachKind)> {
+        self.attachments.iter().map(|attachment| (attachment.interface.name.as_str(), attachment.kind))
+    }
+
+    fn program(&mut self) -> Result<&mut SchedClassifier, DoorError> {
+        Ok(self.object.program_mut(PROGRAM).ok_or(DoorError::Missing(PROGRAM))?.try_into()?)
+    }
+}
+
+fn take(object: &mut Ebpf, map: &'static str) -> Result<Map, DoorError> {
+    object.take_map(map).ok_or(DoorError::Missing(map))
+}

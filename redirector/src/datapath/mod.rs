@@ -1,0 +1,17 @@
+//! The kernel side of the node agent: which packets reach it, and what the app is told about its peers.
+//!
+//! A [`Door`] is everything that is attached for one target; it lives on a thread that is inside the
+//! target's network namespace, and nothing of it survives it.
+
+mod attach;
+mod door;
+mod interfaces;
+mod netlink;
+mod object;
+mod peername;
+mod sweep;
+
+pub use attach::AttachKind;
+pub use door::{Door, DoorError, PortListeners};
+pub use peername::{PeerNames, PeerNamesError, UpstreamGuard};
+pub use sweep::sweep;

@@ -1,0 +1,29 @@
+//! The eBPF object that is embedded in this binary, and how each half of it is loaded.
+
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya_log::Level;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("REDIRECTOR_EBPF_OBJECT"));
+
+/// The object for one target: its ingress program and maps of its own.
+///
+/// `log_packets` compiles the program's log statements in; without it the verifier removes them.
+pub fn load_ingress(log_packets: bool) -> Result<Ebpf, EbpfError> {
+    load(log_packets, &["CLIENTS"])
+}
+
+/// The object for the whole node: the `getpeername` programs and their map.
+pub fn load_peername() -> Result<Ebpf, EbpfError> {
+    load(false, &["PORTS", "LISTENERS", "LOCAL_ADDRESSES"])
+}
+
+fn load(log: bool, unused_maps: &[&'static str]) -> Result<Ebpf, EbpfError> {
+    let level: u8 = if log { Level::Debug as u8 } else { 0 };
+    let mut loader = EbpfLoader::new();
+    loader.override_global(aya_log::LEVEL, &level, true);
+    for map in unused_maps {
+        // One object holds both halves; what this half does not use costs one entry.
+        loader.map_max_entries(map, 1);
+    }
+    loader.load(OBJECT)
+}

@@ -1,0 +1,102 @@
+//! Tells apps who their client is: the `getpeername` programs at the cgroup root, and the map they read.
+
+use super::object;
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, MapError},
+    programs::{CgroupAttachMode, CgroupSockAddr},
+};
+use redirector_common::{AddressBytes, ClientAddress, UpstreamKey};
+use std::{
+    fs::File,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+use thiserror::Error;
+
+/// Why apps will see the agent's address in place of the client's.
+#[derive(Debug, Error)]
+pub enum PeerNamesError {
+    #[error("cannot open the cgroup2 root {0}: {1}; mount cgroup2 there")]
+    Cgroup(PathBuf, #[source] io::Error),
+    #[error("cannot load the getpeername programs (kernel 5.8 and root needed): {0}")]
+    Load(#[from] aya::EbpfError),
+    #[error("cannot attach the getpeername programs (kernel 5.8 and root needed): {0}")]
+    Program(#[from] aya::programs::ProgramError),
+    #[error("cannot use the map of the getpeername programs: {0}")]
+    Map(#[from] MapError),
+    #[error("the embedded eBPF object lacks `{0}`: rebuild with `cargo xtask build`")]
+    Missing(&'static str),
+}
+
+/// The attached programs; one for the whole node.
+pub struct PeerNames {
+    clients: Mutex<HashMap<MapData, UpstreamKey, ClientAddress>>,
+    /// Holds the programs and their links.
+    _object: Ebpf,
+}
+
+impl PeerNames {
+    /// Loads and attaches at `cgroup_root`.
+    pub fn attach(cgroup_root: &Path) -> Result<Arc<Self>, PeerNamesError> {
+        let mut object = object::load_peername()?;
+        for name in ["redirector_peer4", "redirector_peer6"] {
+            let cgroup = File::open(cgroup_root)
+                .map_err(|error| PeerNamesError::Cgroup(cgroup_root.to_owned(), error))?;
+            let program: &mut CgroupSockAddr =
+                object.program_mut(name).ok_or(PeerNamesError::Missing(name))?.try_into()?;
+            program.load()?;
+            // A link coexists with other programs whatever the mode says.
+            program.attach(cgroup, CgroupAttachMode::Single)?;
+        }
+        let clients = object.take_map("CLIENTS").ok_or(PeerNamesError::Missing("CLIENTS"))?;
+        Ok(Arc::new(Self { clients: Mutex::new(HashMap::try_from(clients)?), _object: object }))
+    }
+
+    /// Records the client behind the connection from `agent` to `app`, until the guard is dropped.
+    pub fn record(
+        self: &Arc<Self>,
+        netns_cookie: u64,
+        agent: SocketAddr,
+        app: SocketAddr,
+        client: SocketAddr,
+    ) -> Result<UpstreamGuard, PeerNamesError> {
+        let key = UpstreamKey {
+            netns_cookie,
+            app_address: address_bytes(app.ip()),
+            agent_address: address_bytes(agent.ip()),
+            app_port: app.port(),
+            agent_port: agent.port(),
+            padding: 0,
+        };
+        let value =
+            ClientAddress { address: address_bytes(client.ip()), port: client.port(), padding: [0; 3] };
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(key, value, 0)?;
+        Ok(UpstreamGuard { names: Arc::clone(self), key })
+    }
+}
+
+/// Removes the record of one connection when dropped.
+pub struct UpstreamGuard {
+    names: Arc<PeerNames>,
+    key: UpstreamKey,
+}
+
+impl Drop for UpstreamGuard {
+    fn drop(&mut self) {
+        let mut clients = self.names.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = clients.remove(&self.key) {
+            tracing::debug!(%error, "client address record was gone");
+        }
+    }
+}
+
+/// The form addresses have in maps: IPv4 is v4-mapped.
+pub fn address_bytes(ip: IpAddr) -> AddressBytes {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
