@@ -1,0 +1,295 @@
+//! The developer's route: one request, through the tunnel, to the developer's local server.
+//!
+//! Each request has a stream, and so a connection to the local server, of its own: a local server that is
+//! restarted at any moment never meets a stale connection.
+
+use super::{
+    connection::{Connection, Next},
+    duplex::{Expect, at_end, finish, read, write_all},
+    intercept::{Intercept, WhenAway},
+    refusal::{self, Refusal},
+    stats::bump,
+};
+use crate::{
+    http1::{
+        MethodKind, Pending, RequestContext, RequestFramer, RequestHead, RequestStep, ResponseFramer,
+        ResponseStep,
+    },
+    tunnel::{
+        agent_end::OpeningStream,
+        error::Refusal as StreamRefusal,
+        meta::StreamMeta,
+    },
+};
+use bytes::{Buf as _, BytesMut};
+use std::{cell::Cell, future::pending, io, pin::pin, sync::Arc};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf},
+    net::TcpStream,
+};
+
+/// How much of an answer is read from the tunnel at once, in bytes.
+const READ: usize = 16 * 1024;
+
+/// A request on its way to a developer. Its head is the first `head.len` bytes of the connection's buffer.
+pub(super) struct DeveloperRequest {
+    pub intercept: Arc<Intercept>,
+    pub head: RequestHead,
+    pub method: String,
+    pub target: String,
+}
+
+/// How the answer ended.
+enum Answer {
+    Complete { close: bool },
+    /// 101, or 2xx to CONNECT: the connection is the developer's from here on.
+    Switched { from_developer: BytesMut },
+    /// It broke off in the middle, or can't be framed: the client has to see its connection end.
+    Broken,
+    /// Nothing has been sent to the client; the stream failed.
+    Failed(io::Error),
+    /// Nothing has been sent to the client; the local server closed its end.
+    Nothing,
+}
+
+/// Carries the request at the front of the buffer, and its answer.
+pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperRequest) -> io::Result<Next> {
+    let DeveloperRequest { intercept, head, method, target } = request;
+    let Some(tunnel) = intercept.tunnel() else { return away(connection, &intercept, head).await };
+    let meta = StreamMeta {
+        intercept: intercept.name.clone(),
+        client: connection.client_addr.0,
+        original_destination: connection.original_dst.0,
+        method,
+        path: target,
+    };
+    let Ok(stream) = tunnel.open(&meta) else { return away(connection, &intercept, head).await };
+    let (mut from_developer, mut to_developer) = tokio::io::split(stream);
+
+    let Connection { client, buf, framer, .. } = &mut *connection;
+    // A request that can be repeated stays in the buffer until its answer has begun.
+    let replay = head.safe_without_body.then(|| buf.split_to(head.len));
+    let sent = Cell::new(false);
+    let answer = {
+        let mut send =
+            pin!(send(client, replay.as_ref(), &head, buf, framer, &mut to_developer, &sent));
+        let mut answer = pin!(answer(client, RequestContext::from(&head), &mut from_developer));
+        tokio::select! {
+            biased;
+            answer = &mut answer => answer?,
+            error = &mut send => return Err(error),
+        }
+    };
+    match answer {
+        Answer::Complete { close } => {
+            from_developer.unsplit(to_developer).finish();
+            bump(&intercept.stats.answered);
+            // An answer that came before the whole request leaves bytes behind that belong to nothing.
+            Ok(if close || head.close || !sent.get() { Next::Close } else { Next::Request })
+        }
+        Answer::Switched { from_developer: first } => {
+            bump(&intercept.stats.answered);
+            match splice(client, buf, from_developer, to_developer, first).await {
+                Ok(()) => Ok(Next::Close),
+                Err(_) => Ok(Next::Reset),
+            }
+        }
+        Answer::Broken => {
+            bump(&intercept.stats.failed);
+            Ok(Next::Reset)
+        }
+        Answer::Nothing => refuse(connection, &intercept, &Refusal::NoAnswer, head.method).await,
+        Answer::Failed(error) => {
+            let refusal = match StreamRefusal::from_io(&error) {
+                Some(refusal) => Refusal::LocalServer { reason: refusal.reason.clone() },
+                None if tunnel.is_alive() => Refusal::NoAnswer,
+                None => Refusal::TunnelLost,
+            };
+            match replay {
+                // Safe methods may be repeated by anyone (RFC 9110 §9.2.2), and the live service answers for a
+                // developer who is away.
+                Some(mut head_bytes) if refusal == Refusal::TunnelLost => {
+                    head_bytes.unsplit(connection.buf.split());
+                    connection.buf = head_bytes;
+                    away(connection, &intercept, head).await
+                }
+                _ => refuse(connection, &intercept, &refusal, head.method).await,
+            }
+        }
+    }
+}
+
+/// The developer can't have the request, and nobody has answered it.
+async fn away(connection: &mut Connection<'_>, intercept: &Intercept, head: RequestHead) -> io::Result<Next> {
+    match intercept.when_away {
+        WhenAway::Live => {
+            bump(&intercept.stats.away);
+            // The framer has passed this head: it is at its body, or at the end of a request without one.
+            Ok(Next::Live(head))
+        }
+        WhenAway::Error => refuse(connection, intercept, &Refusal::Away, head.method).await,
+    }
+}
+
+async fn refuse(
+    connection: &Connection<'_>,
+    intercept: &Intercept,
+    refusal: &Refusal,
+    method: MethodKind,
+) -> io::Result<Next> {
+    bump(&intercept.stats.failed);
+    tracing::info!(intercept = intercept.name, client = %connection.client_addr, ?refusal, "request refused");
+    let response = refusal::response(&intercept.name, refusal, method == MethodKind::Head);
+    write_all(connection.client, &response).await?;
+    Ok(Next::Close)
+}
+
+/// Sends the request, then tells the developer's side when the client ends its half. Returns only what is the
+/// client's failure: if the developer's side takes no more, its answer says why.
+async fn send(
+    client: &TcpStream,
+    head_bytes: Option<&BytesMut>,
+    head: &RequestHead,
+    buf: &mut BytesMut,
+    framer: &mut RequestFramer,
+    developer: &mut WriteHalf<OpeningStream>,
+    sent: &Cell<bool>,
+) -> io::Error {
+    let result = async {
+        match head_bytes {
+            Some(head_bytes) => developer.write_all(head_bytes).await.map_err(SendError::Developer)?,
+            None => forward(developer, buf, head.len).await?,
+        }
+        loop {
+            match framer.next(buf, |_| ()) {
+                RequestStep::Body(len) => forward(developer, buf, len).await?,
+                RequestStep::NeedMore(Pending::Body) => {
+                    developer.flush().await.map_err(SendError::Developer)?;
+                    if read(client, buf, Expect::Body).await.map_err(SendError::Client)? == 0 {
+                        break;
+                    }
+                }
+                RequestStep::End => {
+                    sent.set(true);
+                    developer.flush().await.map_err(SendError::Developer)?;
+                    client_end(client).await.map_err(SendError::Client)?;
+                    break;
+                }
+                // A head can't come before the end of the body; what can't be framed has no end to wait for.
+                RequestStep::Head { .. } | RequestStep::NeedMore(_) | RequestStep::Raw(_) => {
+                    return Err(SendError::Client(io::ErrorKind::InvalidData.into()));
+                }
+            }
+        }
+        developer.shutdown().await.map_err(SendError::Developer)
+    };
+    match result.await {
+        Err(SendError::Client(error)) => error,
+        Ok(()) | Err(SendError::Developer(_)) => pending().await,
+    }
+}
+
+enum SendError {
+    Client(io::Error),
+    Developer(#[expect(dead_code, reason = "the answer tells what happened")] io::Error),
+}
+
+async fn forward(
+    developer: &mut WriteHalf<OpeningStream>,
+    buf: &mut BytesMut,
+    len: usize,
+) -> Result<(), SendError> {
+    developer.write_all(&buf[..len]).await.map_err(SendError::Developer)?;
+    buf.advance(len);
+    Ok(())
+}
+
+/// Waits until the client ends its half; forever once it has sent more, which belongs to a later request.
+async fn client_end(client: &TcpStream) -> io::Result<()> {
+    client.readable().await?;
+    if at_end(client) {
+        return Ok(());
+    }
+    if let Some(error) = client.take_error()? {
+        return Err(error);
+    }
+    pending().await
+}
+
+/// Passes the answer on to the client.
+async fn answer(
+    client: &TcpStream,
+    request: RequestContext,
+    developer: &mut ReadHalf<OpeningStream>,
+) -> io::Result<Answer> {
+    let mut framer = ResponseFramer::new();
+    let mut buf = BytesMut::new();
+    let (mut cleared, mut begun, mut eof, mut close) = (0, false, false, false);
+    loop {
+        match framer.next(&buf[cleared..], request, eof) {
+            ResponseStep::Head(head) => {
+                cleared += head.len;
+                close = head.close;
+            }
+            ResponseStep::Body(len) => cleared += len,
+            ResponseStep::End => {
+                write_all(client, &buf[..cleared]).await?;
+                // Bytes behind the answer answer nothing.
+                return Ok(Answer::Complete { close: close || buf.len() > cleared });
+            }
+            // The head is still in the buffer, and what is behind it is the other protocol's.
+            ResponseStep::Switch => return Ok(Answer::Switched { from_developer: buf }),
+            ResponseStep::Closed | ResponseStep::Truncated if !begun && buf.is_empty() => {
+                return Ok(Answer::Nothing);
+            }
+            ResponseStep::Closed | ResponseStep::Truncated | ResponseStep::Raw(_) => {
+                write_all(client, &buf).await?;
+                return Ok(Answer::Broken);
+            }
+            ResponseStep::NeedMore => {
+                write_all(client, &buf[..cleared]).await?;
+                begun |= cleared > 0;
+                buf.advance(cleared);
+                cleared = 0;
+                buf.reserve(READ);
+                match developer.read_buf(&mut buf).await {
+                    Ok(read) => eof = read == 0,
+                    Err(error) if !begun && buf.is_empty() => return Ok(Answer::Failed(error)),
+                    Err(_) => return Ok(Answer::Broken),
+                }
+            }
+        }
+    }
+}
+
+/// Bytes both ways between client and developer, each end passed on when it comes.
+async fn splice(
+    client: &TcpStream,
+    buf: &mut BytesMut,
+    mut from_developer: ReadHalf<OpeningStream>,
+    mut to_developer: WriteHalf<OpeningStream>,
+    mut first: BytesMut,
+) -> io::Result<()> {
+    let up = async {
+        loop {
+            to_developer.write_all(buf).await?;
+            to_developer.flush().await?;
+            buf.clear();
+            if read(client, buf, Expect::Body).await? == 0 {
+                return to_developer.shutdown().await;
+            }
+        }
+    };
+    let down = async {
+        loop {
+            write_all(client, &first).await?;
+            first.clear();
+            first.reserve(READ);
+            if from_developer.read_buf(&mut first).await? == 0 {
+                finish(client);
+                return Ok(());
+            }
+        }
+    };
+    tokio::try_join!(up, down).map(drop)
+}

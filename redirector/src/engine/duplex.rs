@@ -1,0 +1,81 @@
+//! One socket used from both directions of one task: shared references in place of split halves.
+
+use bytes::{Buf as _, BytesMut};
+use socket2::SockRef;
+use std::{io, mem::MaybeUninit, net::Shutdown, time::Duration};
+use tokio::net::TcpStream;
+
+/// Grows with what the connection does: most heads fit the first size, bodies move in the second.
+const HEAD_READ: usize = 4 * 1024;
+const BODY_READ: usize = 64 * 1024;
+
+/// How much to read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    Head,
+    Body,
+}
+
+/// Appends what can be read to `buf`; 0 is the end of the stream. Cancel-safe.
+pub async fn read(socket: &TcpStream, buf: &mut BytesMut, expect: Expect) -> io::Result<usize> {
+    if buf.is_empty() {
+        // An idle connection holds no memory.
+        *buf = BytesMut::new();
+    }
+    loop {
+        socket.readable().await?;
+        buf.reserve(match expect {
+            Expect::Head => HEAD_READ,
+            Expect::Body => BODY_READ,
+        });
+        match socket.try_read_buf(buf) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+    }
+}
+
+/// Writes all of `bytes`.
+pub async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match socket.try_write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Sends FIN; what is still to be read can be read.
+pub fn finish(socket: &TcpStream) {
+    // A socket that the peer has reset meanwhile has nothing left to end.
+    let _ = SockRef::from(socket).shutdown(Shutdown::Write);
+}
+
+/// Makes the coming close a reset, as the other side of the connection was reset.
+pub fn reset_on_close(socket: &TcpStream) {
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Writes the first `len` bytes of `buf` and removes them from it as they go: what is left when this is
+/// dropped has not been written.
+pub async fn drain_to(socket: &TcpStream, buf: &mut BytesMut, mut len: usize) -> io::Result<()> {
+    while len > 0 {
+        match socket.try_write(&buf[..len]) {
+            Ok(written) => {
+                buf.advance(written);
+                len -= written;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Has the peer ended its half, with nothing left to read?
+pub fn at_end(socket: &TcpStream) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    matches!(SockRef::from(socket).recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT), Ok(0))
+}

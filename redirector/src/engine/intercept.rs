@@ -1,0 +1,43 @@
+//! An intercept as the engine sees it.
+
+use super::stats::InterceptStats;
+use crate::{context::Matcher, tunnel::agent_end::Tunnel};
+use serde::{Deserialize, Serialize};
+use std::sync::{PoisonError, RwLock};
+
+/// What a matching request gets while the developer's tunnel is away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenAway {
+    /// The app answers, as if there were no intercept.
+    #[default]
+    Live,
+    /// A 503 that names the intercept.
+    Error,
+}
+
+/// A matcher, and the way to the developer who asked for it.
+pub struct Intercept {
+    pub name: String,
+    pub matcher: Matcher,
+    pub when_away: WhenAway,
+    pub stats: InterceptStats,
+    tunnel: RwLock<Option<Tunnel>>,
+}
+
+impl Intercept {
+    pub fn new(name: String, matcher: Matcher, when_away: WhenAway) -> Self {
+        Self { name, matcher, when_away, stats: InterceptStats::default(), tunnel: RwLock::default() }
+    }
+
+    /// The tunnel, if it is there and alive.
+    pub fn tunnel(&self) -> Option<Tunnel> {
+        let tunnel = self.tunnel.read().unwrap_or_else(PoisonError::into_inner);
+        tunnel.as_ref().filter(|tunnel| tunnel.is_alive()).cloned()
+    }
+
+    /// Requests go through `tunnel` from now on.
+    pub fn connect(&self, tunnel: Option<Tunnel>) {
+        *self.tunnel.write().unwrap_or_else(PoisonError::into_inner) = tunnel;
+    }
+}

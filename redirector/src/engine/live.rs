@@ -1,0 +1,311 @@
+//! The live route: requests flow to the app and answers to the client, byte for byte, until a request comes
+//! that belongs to a developer.
+//!
+//! Both directions run at once in one task. They share only the list of requests that the app has not
+//! answered yet: it tells the answers apart, and says when the app owes nothing more. What was read and not
+//! yet written stays in the buffers of the caller, so either direction can be dropped at any await.
+
+use super::{
+    connection::{Connection, Next, PortContext},
+    developer::DeveloperRequest,
+    duplex::{Expect, drain_to, read},
+    intercept::{Intercept, WhenAway},
+    stats::bump,
+};
+use crate::http1::{
+    Pending, RequestContext, RequestFramer, RequestHead, RequestStep, RequestView, ResponseFramer,
+    ResponseStep,
+};
+use bytes::BytesMut;
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, watch},
+    time::timeout,
+};
+
+/// How long first bytes may look like the beginning of a request line without being one. A client of some
+/// other protocol that waits for an answer to such bytes waits this long; an HTTP client sends its request
+/// line in one piece.
+const UNDECIDED: Duration = Duration::from_millis(200);
+
+/// Pipelined requests beyond this wait: the list must not be the client's to grow.
+const MAX_UNANSWERED: usize = 1024;
+
+/// Why the live phase ended.
+pub(super) enum LiveEnd {
+    /// The request at the front of the buffer belongs to a developer, and the app owes no answer.
+    Developer(DeveloperRequest),
+    /// The app closed its end while the connection was idle, which it may not have been to the client.
+    AppClosedIdle,
+    Next(Next),
+}
+
+/// What both directions share.
+#[derive(Default)]
+struct Shared {
+    unanswered: RefCell<VecDeque<RequestContext>>,
+    /// The last request asked to switch protocols: nothing after it is interpreted until it is answered.
+    switching: Cell<bool>,
+    /// No more requests go to the app in this phase.
+    stopping: Cell<bool>,
+    /// Nothing of a request has been read.
+    idle: Cell<bool>,
+    wake_requests: Notify,
+    wake_responses: Notify,
+}
+
+enum RequestsEnd {
+    Developer(DeveloperRequest),
+    NotUnderstood,
+    /// The client has sent its last byte.
+    Ended,
+}
+
+enum ResponsesEnd {
+    /// Nothing is owed, and no more requests go to the app.
+    Settled,
+    /// The app switched protocols, as the client asked.
+    Switched,
+    /// Bytes that answer nothing we know of, or that are not understood.
+    NotUnderstood,
+    /// The app has sent its last byte.
+    Ended,
+    /// The agent drains, and the connection is idle.
+    Drained,
+}
+
+/// How the two directions together ended.
+enum PhaseEnd {
+    AppEnded,
+    Splice { understood: bool },
+    Drained,
+}
+
+impl From<ResponsesEnd> for PhaseEnd {
+    fn from(end: ResponsesEnd) -> Self {
+        match end {
+            ResponsesEnd::Settled | ResponsesEnd::Switched => Self::Splice { understood: true },
+            ResponsesEnd::NotUnderstood => Self::Splice { understood: false },
+            ResponsesEnd::Ended => Self::AppEnded,
+            ResponsesEnd::Drained => Self::Drained,
+        }
+    }
+}
+
+/// Runs until the app's part of the connection is over or a developer's request is due.
+///
+/// `first`: a request that was decided for the app already; its head is at the front of the buffer.
+/// `after_developer`: some request of this connection has gone to a developer.
+pub(super) async fn run(
+    connection: &mut Connection<'_>,
+    app: &TcpStream,
+    first: Option<RequestHead>,
+    after_developer: bool,
+) -> io::Result<LiveEnd> {
+    let Connection { client, context, buf, framer, .. } = connection;
+    // What was read and not yet written outlives the two directions below.
+    let mut from_app = BytesMut::new();
+    let shared = Shared { idle: Cell::new(buf.is_empty()), ..Shared::default() };
+    let mut drain = context.drain.clone();
+
+    let end = {
+        let mut requests = pin!(requests(client, app, buf, framer, first, context, &shared));
+        let mut responses = pin!(responses(app, client, &mut from_app, &shared, &mut drain));
+        tokio::select! {
+            biased;
+            end = &mut requests => match end? {
+                RequestsEnd::Developer(request) => {
+                    // The app answers first what it got first.
+                    shared.stopping.set(true);
+                    shared.wake_responses.notify_one();
+                    match responses.await? {
+                        ResponsesEnd::Settled | ResponsesEnd::Drained => {
+                            return Ok(LiveEnd::Developer(request));
+                        }
+                        other => other.into(),
+                    }
+                }
+                RequestsEnd::NotUnderstood => PhaseEnd::Splice { understood: false },
+                RequestsEnd::Ended => PhaseEnd::Splice { understood: true },
+            },
+            end = &mut responses => end?.into(),
+        }
+    };
+    Ok(match end {
+        PhaseEnd::AppEnded if after_developer && shared.idle.get() && connection.buf.is_empty() => {
+            LiveEnd::AppClosedIdle
+        }
+        PhaseEnd::AppEnded => LiveEnd::Next(Next::Splice { from_app, understood: true }),
+        PhaseEnd::Splice { understood } => LiveEnd::Next(Next::Splice { from_app, understood }),
+        PhaseEnd::Drained => LiveEnd::Next(Next::Close),
+    })
+}
+
+/// Client to app, until a developer's request is at the front of `buf`.
+async fn requests(
+    client: &TcpStream,
+    app: &TcpStream,
+    buf: &mut BytesMut,
+    framer: &mut RequestFramer,
+    first: Option<RequestHead>,
+    context: &PortContext,
+    shared: &Shared,
+) -> io::Result<RequestsEnd> {
+    // Bytes at the front of `buf` that are to go to the app: written in one piece where possible.
+    let mut cleared = 0;
+    if let Some(head) = first {
+        cleared = head.len;
+        admit(&head, context, shared);
+    }
+    loop {
+        match framer.next(&buf[cleared..], |request| decide(request, context)) {
+            RequestStep::Head { head, decision } => {
+                bump(&context.stats.requests);
+                match decision {
+                    Decision::Developer { intercept, method, target } => {
+                        drain_to(app, buf, cleared).await?;
+                        return Ok(RequestsEnd::Developer(DeveloperRequest {
+                            intercept,
+                            head,
+                            method,
+                            target,
+                        }));
+                    }
+                    Decision::Live => {
+                        cleared += head.len;
+                        admit(&head, context, shared);
+                    }
+                }
+            }
+            RequestStep::Body(len) => cleared += len,
+            RequestStep::End => {
+                if shared.switching.get() || shared.unanswered.borrow().len() >= MAX_UNANSWERED {
+                    drain_to(app, buf, cleared).await?;
+                    cleared = 0;
+                }
+                while shared.switching.get() || shared.unanswered.borrow().len() >= MAX_UNANSWERED {
+                    shared.wake_requests.notified().await;
+                }
+            }
+            RequestStep::NeedMore(pending) => {
+                drain_to(app, buf, cleared).await?;
+                cleared = 0;
+                shared.idle.set(pending == Pending::Empty);
+                let expect = if pending == Pending::Body { Expect::Body } else { Expect::Head };
+                let read = if pending == Pending::Undecided {
+                    match timeout(UNDECIDED, read(client, buf, expect)).await {
+                        Ok(read) => read?,
+                        Err(_) => return Ok(RequestsEnd::NotUnderstood),
+                    }
+                } else {
+                    read(client, buf, expect).await?
+                };
+                if read == 0 {
+                    return Ok(RequestsEnd::Ended);
+                }
+                shared.idle.set(false);
+            }
+            RequestStep::Raw(reason) => {
+                tracing::debug!(?reason, "from here on raw");
+                return Ok(RequestsEnd::NotUnderstood);
+            }
+        }
+    }
+}
+
+enum Decision {
+    Live,
+    Developer { intercept: Arc<Intercept>, method: String, target: String },
+}
+
+fn decide(request: &RequestView<'_>, context: &PortContext) -> Decision {
+    let Some(intercept) = context.routes.decide(request) else { return Decision::Live };
+    bump(&intercept.stats.matched);
+    if intercept.tunnel().is_none() && intercept.when_away == WhenAway::Live {
+        bump(&intercept.stats.away);
+        return Decision::Live;
+    }
+    Decision::Developer { intercept, method: request.method.to_owned(), target: request.target.to_owned() }
+}
+
+/// Notes that the app owes an answer. Before the request is written: the answer may come at any time after.
+fn admit(head: &RequestHead, context: &PortContext, shared: &Shared) {
+    bump(&context.stats.live);
+    shared.switching.set(head.wants_switch);
+    shared.unanswered.borrow_mut().push_back(RequestContext::from(head));
+    shared.wake_responses.notify_one();
+}
+
+/// App to client.
+async fn responses(
+    app: &TcpStream,
+    client: &TcpStream,
+    buf: &mut BytesMut,
+    shared: &Shared,
+    drain: &mut watch::Receiver<bool>,
+) -> io::Result<ResponsesEnd> {
+    let mut framer = ResponseFramer::new();
+    // Bytes at the front of `buf` that are to go to the client.
+    let mut cleared = 0;
+    let mut eof = false;
+    loop {
+        let request = shared.unanswered.borrow().front().copied();
+        let Some(request) = request else {
+            drain_to(client, buf, cleared).await?;
+            cleared = 0;
+            if !buf.is_empty() {
+                return Ok(ResponsesEnd::NotUnderstood);
+            }
+            if eof {
+                return Ok(ResponsesEnd::Ended);
+            }
+            if shared.stopping.get() {
+                return Ok(ResponsesEnd::Settled);
+            }
+            tokio::select! {
+                biased;
+                () = shared.wake_responses.notified() => {}
+                read = read(app, buf, Expect::Head) => eof = read? == 0,
+                _ = drain.wait_for(|drain| *drain), if shared.idle.get() => return Ok(ResponsesEnd::Drained),
+            }
+            continue;
+        };
+        match framer.next(&buf[cleared..], request, eof) {
+            ResponseStep::Head(head) => {
+                cleared += head.len;
+                if !head.interim && shared.switching.get() && shared.unanswered.borrow().len() == 1 {
+                    shared.switching.set(false);
+                    shared.wake_requests.notify_one();
+                }
+            }
+            ResponseStep::Body(len) => cleared += len,
+            ResponseStep::End => {
+                shared.unanswered.borrow_mut().pop_front();
+                shared.wake_requests.notify_one();
+            }
+            ResponseStep::Switch => {
+                // Both directions change their meaning: the caller splices what is left in the buffers.
+                shared.switching.set(true);
+                return Ok(ResponsesEnd::Switched);
+            }
+            ResponseStep::Raw(reason) => {
+                tracing::debug!(?reason, "the app's answer is not understood: from here on raw");
+                return Ok(ResponsesEnd::NotUnderstood);
+            }
+            ResponseStep::Truncated | ResponseStep::Closed => return Ok(ResponsesEnd::Ended),
+            ResponseStep::NeedMore => {
+                drain_to(client, buf, cleared).await?;
+                cleared = 0;
+                eof = read(app, buf, Expect::Body).await? == 0;
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The engine: takes client connections, routes each request by its own head, and keeps bytes as they came.
+//!
+//! | file | purpose |
+//! | --- | --- |
+//! | `addresses` | newtypes, so that client, app and agent addresses cannot be swapped |
+//! | `intercept` | an intercept as the engine sees it: a matcher and a tunnel that may be away |
+//! | `routes` | the intercepts of one port, oldest first |
+//! | `connection` | one client connection from accept to close |
+//! | `live` | the live route: requests to the app, answers to the client |
+//! | `developer` | one request on the developer's route |
+//! | `upstream` | connections to the app |
+//! | `splice` | raw bytes both ways |
+//! | `refusal` | the answers that are our own |
+//! | `duplex` | reading and writing a socket from both directions of one task |
+//! | `stats` | what is counted |
+
+mod addresses;
+mod connection;
+mod developer;
+mod duplex;
+mod intercept;
+mod live;
+mod refusal;
+mod routes;
+mod splice;
+mod stats;
+mod upstream;
+
+pub use addresses::{ClientAddr, OriginalDst};
+pub use connection::{PortContext, serve};
+pub use intercept::{Intercept, WhenAway};
+pub use routes::Routes;
+pub use stats::{InterceptCounts, InterceptStats, PortCounts, PortStats};
+pub use upstream::UpstreamConnector;

@@ -1,0 +1,125 @@
+//! Connections to the app, made so that it can be told who its client is.
+//!
+//! Each binds its source port before it connects: the `getpeername` programs must know the connection by the
+//! time the app accepts it. Ports are taken in turn, with `SO_REUSEADDR`, so that those in TIME_WAIT do not
+//! run the range dry (they can be reused after a second, `tcp_tw_reuse`).
+
+use super::addresses::{ClientAddr, OriginalDst};
+use crate::{
+    datapath::{PeerNames, UpstreamGuard},
+    netns_cookie,
+};
+use std::{
+    io,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// How many source ports are tried before the connection fails.
+const ATTEMPTS: usize = 128;
+
+/// Makes connections to the apps of one target. Use it on threads inside the target's namespace.
+pub struct UpstreamConnector {
+    peer_names: Option<Arc<PeerNames>>,
+    netns_cookie: Option<u64>,
+    ports: RangeInclusive<u16>,
+    next: AtomicU32,
+}
+
+/// A connection to the app.
+pub struct Upstream {
+    pub socket: TcpStream,
+    /// While it lives, the app is told the client's address.
+    _peer_name: Option<UpstreamGuard>,
+}
+
+impl UpstreamConnector {
+    /// `peer_names`: `None` where the kernel or the machine cannot tell apps their client.
+    pub fn new(peer_names: Option<Arc<PeerNames>>) -> io::Result<Self> {
+        Ok(Self {
+            peer_names,
+            netns_cookie: netns_cookie::of_this_thread().ok(),
+            ports: ephemeral_ports(),
+            next: AtomicU32::new(random_start()),
+        })
+    }
+
+    /// Connects to the app at the address the client wanted.
+    pub async fn connect(&self, app: OriginalDst, client: ClientAddr) -> io::Result<Upstream> {
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for _ in 0..ATTEMPTS {
+            let agent = SocketAddr::new(app.0.ip(), self.next_port());
+            match self.connect_from(agent, app, client).await {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
+                    ) =>
+                {
+                    last = error;
+                }
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_from(
+        &self,
+        agent: SocketAddr,
+        app: OriginalDst,
+        client: ClientAddr,
+    ) -> io::Result<Upstream> {
+        let socket = match app.0 {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.set_nodelay(true)?;
+        socket.bind(agent)?;
+        let peer_name = match (&self.peer_names, self.netns_cookie) {
+            (Some(names), Some(cookie)) => {
+                names.record(cookie, agent, app.0, client.0).inspect_err(warn_once).ok()
+            }
+            _ => None,
+        };
+        let socket = socket.connect(app.0).await?;
+        Ok(Upstream { socket, _peer_name: peer_name })
+    }
+
+    fn next_port(&self) -> u16 {
+        let count = u32::from(self.ports.end() - self.ports.start()) + 1;
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % count;
+        // `turn` is below a count of 16-bit ports.
+        self.ports.start() + turn as u16
+    }
+}
+
+fn warn_once(error: &crate::datapath::PeerNamesError) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| tracing::warn!(%error, "apps see the agent's address on some connections"));
+}
+
+/// The namespace's own range for outgoing connections; the kernel's default where it cannot be read.
+fn ephemeral_ports() -> RangeInclusive<u16> {
+    let default = 32768..=60999;
+    let Ok(text) = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range") else { return default };
+    let mut bounds = text.split_whitespace().map(str::parse);
+    match (bounds.next(), bounds.next()) {
+        (Some(Ok(low)), Some(Ok(high))) if low < high => low..=high,
+        _ => default,
+    }
+}
+
+fn random_start() -> u32 {
+    use ring::rand::SecureRandom;
+    let mut bytes = [0; 4];
+    // Only spreads the starting points of several agents' lives; any value does.
+    let _ = ring::rand::SystemRandom::new().fill(&mut bytes);
+    u32::from_ne_bytes(bytes)
+}
