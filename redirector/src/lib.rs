@@ -2,4 +2,5 @@
 
 pub mod context;
 pub mod http1;
+pub mod target;
 pub mod tunnel;
