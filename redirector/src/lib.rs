@@ -4,4 +4,5 @@ pub mod context;
 #[cfg(target_os = "linux")]
 pub mod datapath;
 pub mod http1;
+pub mod target;
 pub mod tunnel;
