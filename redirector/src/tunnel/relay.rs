@@ -1,0 +1,110 @@
+//! Copies between a tunnel stream and the local server, both ways, with half-close and bounded buffers.
+
+use std::io;
+
+use h2::Reason;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use super::error::StreamError;
+use super::response_status::ResponseStatus;
+use super::stream::TunnelStream;
+
+/// Bytes read from the local server at a time.
+const BUFFER: usize = 16 << 10;
+
+/// What passed.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    pub status: ResponseStatus,
+}
+
+/// How the exchange ended.
+#[derive(Debug)]
+pub enum RelayEnd {
+    /// The local server closed, or the agent said that it is done.
+    Finished,
+    /// The agent's side cancelled, or the tunnel ended.
+    Cancelled(io::Error),
+    /// The local server's connection broke.
+    LocalReset(io::Error),
+}
+
+/// Copies until both directions have ended or one has failed. A failure on one side resets the other.
+pub async fn relay(mut stream: TunnelStream, mut local: TcpStream, traffic: &mut Traffic) -> RelayEnd {
+    let Traffic { request_bytes, response_bytes, status } = traffic;
+    let mut answered = false;
+    let result = {
+        let (mut from_local, mut to_local) = local.split();
+        let (send, recv) = (&mut stream.send, &mut stream.recv);
+        // Once the answer is out, the response's side only keeps watch while the request's side finishes.
+        let request_done = Notify::new();
+        let request = async {
+            let _done = NotifyOnDrop(&request_done);
+            loop {
+                let data = recv.fill_buf().await.map_err(RelayEnd::Cancelled)?;
+                if data.is_empty() {
+                    // The server may have closed already.
+                    let _ = to_local.shutdown().await;
+                    return Ok(());
+                }
+                match to_local.write(data).await {
+                    Ok(written) => {
+                        recv.consume(written);
+                        *request_bytes += written as u64;
+                    }
+                    // It takes no more but may still answer; the reading side will tell how it ended.
+                    Err(_) => return Ok(()),
+                }
+            }
+        };
+        let response = async {
+            let mut buffer = vec![0; BUFFER];
+            loop {
+                let read = tokio::select! {
+                    biased;
+                    error = send.failed() => return Err(RelayEnd::Cancelled(error)),
+                    read = from_local.read(&mut buffer) => read.map_err(RelayEnd::LocalReset)?,
+                };
+                if read == 0 {
+                    send.shutdown().await.map_err(RelayEnd::Cancelled)?;
+                    answered = true;
+                    return tokio::select! {
+                        () = request_done.notified() => Ok(()),
+                        error = send.failed() => Err(RelayEnd::Cancelled(error)),
+                    };
+                }
+                status.feed(&buffer[..read]);
+                send.write_all(&buffer[..read]).await.map_err(RelayEnd::Cancelled)?;
+                *response_bytes += read as u64;
+            }
+        };
+        tokio::try_join!(request, response)
+    };
+    match result {
+        Ok(((), ())) => RelayEnd::Finished,
+        Err(RelayEnd::Cancelled(error)) => {
+            if answered || StreamError::reset_reason(&error) == Some(Reason::NO_ERROR) {
+                return RelayEnd::Finished;
+            }
+            // Closes with RST, so that the server learns that nobody waits for the answer.
+            let _ = local.set_zero_linger();
+            RelayEnd::Cancelled(error)
+        }
+        Err(end) => {
+            stream.abandon();
+            end
+        }
+    }
+}
+
+struct NotifyOnDrop<'a>(&'a Notify);
+
+impl Drop for NotifyOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
