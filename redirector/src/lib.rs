@@ -1,8 +1,15 @@
 //! redirector: requests that carry a developer's context reach the developer, all others stay live.
 
+#[cfg(target_os = "linux")]
+pub mod agent;
+pub mod api;
 pub mod context;
 #[cfg(target_os = "linux")]
 pub mod datapath;
+#[cfg(target_os = "linux")]
+pub mod engine;
 pub mod http1;
+#[cfg(target_os = "linux")]
+mod netns_cookie;
 pub mod target;
 pub mod tunnel;

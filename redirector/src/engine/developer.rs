@@ -6,11 +6,12 @@
 use super::{
     connection::{Connection, Next},
     duplex::{Expect, at_end, finish, read, write_all},
-    intercept::{Intercept, WhenAway},
+    intercept::Intercept,
     refusal::{self, Refusal},
     stats::bump,
 };
 use crate::{
+    api::WhenAway,
     http1::{
         MethodKind, Pending, RequestContext, RequestFramer, RequestHead, RequestStep, ResponseFramer,
         ResponseStep,

@@ -1,20 +1,8 @@
 //! An intercept as the engine sees it.
 
 use super::stats::InterceptStats;
-use crate::{context::Matcher, tunnel::agent_end::Tunnel};
-use serde::{Deserialize, Serialize};
+use crate::{api::WhenAway, context::Matcher, tunnel::agent_end::Tunnel};
 use std::sync::{PoisonError, RwLock};
-
-/// What a matching request gets while the developer's tunnel is away.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum WhenAway {
-    /// The app answers, as if there were no intercept.
-    #[default]
-    Live,
-    /// A 503 that names the intercept.
-    Error,
-}
 
 /// A matcher, and the way to the developer who asked for it.
 pub struct Intercept {

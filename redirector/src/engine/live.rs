@@ -9,12 +9,15 @@ use super::{
     connection::{Connection, Next, PortContext},
     developer::DeveloperRequest,
     duplex::{Expect, drain_to, read},
-    intercept::{Intercept, WhenAway},
+    intercept::Intercept,
     stats::bump,
 };
-use crate::http1::{
-    Pending, RequestContext, RequestFramer, RequestHead, RequestStep, RequestView, ResponseFramer,
-    ResponseStep,
+use crate::{
+    api::WhenAway,
+    http1::{
+        Pending, RequestContext, RequestFramer, RequestHead, RequestStep, RequestView, ResponseFramer,
+        ResponseStep,
+    },
 };
 use bytes::BytesMut;
 use std::{

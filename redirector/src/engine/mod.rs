@@ -28,7 +28,7 @@ mod upstream;
 
 pub use addresses::{ClientAddr, OriginalDst};
 pub use connection::{PortContext, serve};
-pub use intercept::{Intercept, WhenAway};
+pub use intercept::Intercept;
 pub use routes::Routes;
-pub use stats::{InterceptCounts, InterceptStats, PortCounts, PortStats};
+pub use stats::{InterceptStats, PortStats};
 pub use upstream::UpstreamConnector;

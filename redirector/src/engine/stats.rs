@@ -1,6 +1,6 @@
 //! What is counted, per port and per intercept.
 
-use serde::{Deserialize, Serialize};
+use crate::api::{InterceptCounts, PortCounts};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counts of one intercepted port.
@@ -16,16 +16,6 @@ pub struct PortStats {
     pub live: AtomicU64,
     /// Connections (or what was left of them) spliced without being understood.
     pub raw: AtomicU64,
-}
-
-/// A reading of [`PortStats`].
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct PortCounts {
-    pub connections: u64,
-    pub open: u64,
-    pub requests: u64,
-    pub live: u64,
-    pub raw: u64,
 }
 
 impl PortStats {
@@ -51,15 +41,6 @@ pub struct InterceptStats {
     pub away: AtomicU64,
     /// Requests that matched and got an error: local server refused, tunnel lost in the middle.
     pub failed: AtomicU64,
-}
-
-/// A reading of [`InterceptStats`].
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct InterceptCounts {
-    pub matched: u64,
-    pub answered: u64,
-    pub away: u64,
-    pub failed: u64,
 }
 
 impl InterceptStats {

@@ -39,14 +39,14 @@ pub struct Upstream {
 }
 
 impl UpstreamConnector {
-    /// `peer_names`: `None` where the kernel or the machine cannot tell apps their client.
-    pub fn new(peer_names: Option<Arc<PeerNames>>) -> io::Result<Self> {
-        Ok(Self {
+    /// Call it inside the target's namespace. `peer_names`: `None` where the kernel or the machine cannot tell apps their client.
+    pub fn new(peer_names: Option<Arc<PeerNames>>) -> Self {
+        Self {
             peer_names,
             netns_cookie: netns_cookie::of_this_thread().ok(),
             ports: ephemeral_ports(),
             next: AtomicU32::new(random_start()),
-        })
+        }
     }
 
     /// Connects to the app at the address the client wanted.

@@ -1,0 +1,182 @@
+//! One intercepted target: its threads, and the way to talk to them.
+
+use super::{
+    warden::{PortError, Warden, WardenCommand},
+    worker::{self, Pulse},
+};
+use crate::{
+    api::TargetStatus,
+    datapath::{AttachKind, DoorError, PeerNames},
+    engine::{PortContext, PortStats, Routes, UpstreamConnector},
+    target::{
+        netns::{Netns, NetnsId},
+        presence::Presence,
+        resolve::ResolvedTarget,
+    },
+};
+use std::{
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+use thiserror::Error;
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot, watch},
+    task::{LocalSet, spawn_local},
+};
+
+/// More workers than this do not make one target faster in practice.
+const MAX_WORKERS: usize = 4;
+
+/// Why a target cannot be intercepted.
+#[derive(Debug, Error)]
+pub enum HostError {
+    #[error("cannot enter the target's network namespace (CAP_SYS_ADMIN needed): {0}")]
+    Enter(#[source] io::Error),
+    #[error("cannot start a thread for the target: {0}")]
+    Thread(#[source] io::Error),
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    #[error("the target's thread ended at once; the agent's log says why")]
+    Died,
+}
+
+/// What all targets of an agent have in common.
+#[derive(Clone)]
+pub struct HostOptions {
+    pub attach: AttachKind,
+    pub log_packets: bool,
+    pub peer_names: Option<Arc<PeerNames>>,
+    pub drain: watch::Receiver<bool>,
+}
+
+/// A target with its threads. Dropping it detaches everything; the threads end with their last connection.
+pub struct TargetHost {
+    pub netns: NetnsId,
+    upstream: Arc<UpstreamConnector>,
+    drain: watch::Receiver<bool>,
+    warden: mpsc::UnboundedSender<WardenCommand>,
+    gone: watch::Receiver<Option<String>>,
+}
+
+impl TargetHost {
+    /// Starts the threads and attaches. The handles are for the agent's end, to wait for the threads.
+    pub async fn start(
+        resolved: &ResolvedTarget,
+        options: &HostOptions,
+    ) -> Result<(Self, Vec<JoinHandle<()>>), HostError> {
+        let count = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
+        let (warden, warden_commands) = mpsc::unbounded_channel();
+        let (gone_sender, gone) = watch::channel(None);
+        let (ready_sender, ready) = oneshot::channel();
+
+        let mut workers = Vec::new();
+        let mut receivers = Vec::new();
+        for _ in 0..count {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let pulse = Pulse::new();
+            workers.push((sender, Arc::clone(&pulse)));
+            receivers.push((receiver, pulse));
+        }
+
+        let mut start_warden = Some({
+            let (target, presence) = (resolved.target.clone(), Presence::of(resolved));
+            let (attach, log_packets) = (options.attach, options.log_packets);
+            let peer_names = options.peer_names.clone();
+            move || {
+                let opened = UpstreamConnector::new(peer_names);
+                match Warden::open(target, presence, workers, gone_sender, attach, log_packets) {
+                    Ok(warden) => {
+                        let _ = ready_sender.send(Ok(Arc::new(opened)));
+                        spawn_local(warden.run(warden_commands));
+                    }
+                    Err(error) => drop(ready_sender.send(Err(error))),
+                }
+            }
+        });
+        let mut handles = Vec::new();
+        for (receiver, pulse) in receivers {
+            let (netns, drain) = (resolved.netns.clone(), options.drain.clone());
+            // The first worker's thread is the warden's, too: its heartbeat then says that a worker runs.
+            let start_warden = start_warden.take();
+            let handle = spawn_inside(netns, move || async move {
+                if let Some(start) = start_warden {
+                    start();
+                }
+                worker::run(receiver, drain, pulse).await;
+            })
+            .await?;
+            handles.push(handle);
+        }
+        let upstream = ready.await.map_err(|_| HostError::Died)??;
+        let host =
+            Self { netns: resolved.netns.id(), upstream, drain: options.drain.clone(), warden, gone };
+        Ok((host, handles))
+    }
+
+    /// Takes new connections to `port` from now on; answers with what may keep that from working.
+    pub async fn open_port(&self, port: u16, routes: Arc<Routes>) -> Result<Vec<String>, PortError> {
+        let context = PortContext {
+            routes,
+            stats: Arc::new(PortStats::default()),
+            upstream: Arc::clone(&self.upstream),
+            drain: self.drain.clone(),
+        };
+        self.ask(|reply| WardenCommand::OpenPort { port, context, reply }).await.ok_or(PortError::Gone)?
+    }
+
+    /// New connections to `port` go to the app from now on.
+    pub async fn close_port(&self, port: u16) {
+        self.ask(|reply| WardenCommand::ClosePort { port, reply }).await;
+    }
+
+    /// `None` once the target is gone.
+    pub async fn status(&self) -> Option<TargetStatus> {
+        self.ask(|reply| WardenCommand::Status { reply }).await
+    }
+
+    /// Resolves, with the reason, when the target is no longer there or its threads have failed.
+    pub fn gone(&self) -> impl Future<Output = String> + Send + use<> {
+        let mut gone = self.gone.clone();
+        async move {
+            match gone.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or_default(),
+                Err(_) => "its thread has ended".to_owned(),
+            }
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> WardenCommand) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.warden.send(command(reply)).ok()?;
+        answer.await.ok()
+    }
+}
+
+/// Runs `work` on a thread of its own, inside `netns` from before the first socket to the thread's end.
+async fn spawn_inside<W, F>(netns: Netns, work: W) -> Result<JoinHandle<()>, HostError>
+where
+    W: FnOnce() -> F + Send + 'static,
+    F: Future<Output = ()>,
+{
+    let (entered_sender, entered) = oneshot::channel();
+    let handle = thread::Builder::new()
+        .name("target".to_owned())
+        .spawn(move || {
+            let runtime = netns.enter().and_then(|()| {
+                let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+                Ok(runtime)
+            });
+            match runtime {
+                Ok(runtime) => {
+                    let _ = entered_sender.send(Ok(()));
+                    LocalSet::new().block_on(&runtime, work());
+                }
+                Err(error) => drop(entered_sender.send(Err(error))),
+            }
+        })
+        .map_err(HostError::Thread)?;
+    entered.await.map_err(|_| HostError::Died)?.map_err(HostError::Enter)?;
+    Ok(handle)
+}

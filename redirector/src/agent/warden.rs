@@ -1,0 +1,206 @@
+//! The one owner of everything that is attached to a target: it lives on a thread inside the target's network
+//! namespace, and nothing it made is left when it ends.
+
+use super::worker::{Pulse, WorkerCommand};
+use crate::{
+    api::TargetStatus,
+    datapath::{AttachKind, Door, DoorError, PortListeners},
+    engine::PortContext,
+    target::{Target, listening::ListeningSockets, presence::Presence},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{MissedTickBehavior, interval},
+};
+
+/// As large as the kernel allows, which cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 65535;
+
+/// Above this age of a worker's pulse the target counts as hung, and new connections go to the app.
+const HUNG: Duration = Duration::from_millis(300);
+
+/// The namespace's interfaces and addresses, and whether it is still there, are looked at this often.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+
+/// Why a port cannot be intercepted.
+#[derive(Debug, Error)]
+pub enum PortError {
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    #[error("cannot listen inside the target (is its loopback interface up?): {0}")]
+    Listen(#[source] io::Error),
+    #[error("the target is gone")]
+    Gone,
+}
+
+/// What a warden is asked.
+pub enum WardenCommand {
+    /// Answers with what may keep the intercept from working.
+    OpenPort { port: u16, context: PortContext, reply: oneshot::Sender<Result<Vec<String>, PortError>> },
+    ClosePort { port: u16, reply: oneshot::Sender<()> },
+    Status { reply: oneshot::Sender<TargetStatus> },
+}
+
+/// What a warden works with.
+pub struct Warden {
+    pub target: Target,
+    pub presence: Presence,
+    pub workers: Vec<(mpsc::UnboundedSender<WorkerCommand>, Arc<Pulse>)>,
+    /// Set, with the reason, when the target is no longer there.
+    pub gone: watch::Sender<Option<String>>,
+    door: Door,
+    ports: BTreeMap<u16, PortContext>,
+}
+
+impl Warden {
+    /// Attaches to the namespace that the thread is in.
+    pub fn open(
+        target: Target,
+        presence: Presence,
+        workers: Vec<(mpsc::UnboundedSender<WorkerCommand>, Arc<Pulse>)>,
+        gone: watch::Sender<Option<String>>,
+        attach: AttachKind,
+        log_packets: bool,
+    ) -> Result<Self, DoorError> {
+        let door = Door::open(attach, log_packets)?;
+        Ok(Self { target, presence, workers, gone, door, ports: BTreeMap::new() })
+    }
+
+    /// Runs until `commands` is closed or the target is gone. Everything is detached when it returns.
+    pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<WardenCommand>) {
+        let mut beat = interval(Duration::from_nanos(redirector_common::HEARTBEAT_INTERVAL_NS));
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look_around = interval(LOOK_AROUND);
+        look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = beat.tick() => self.beat(),
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => break,
+                },
+                _ = look_around.tick() => if let Err(reason) = self.look_around() {
+                    tracing::info!(target = %self.target, reason, "target is gone");
+                    self.gone.send_replace(Some(reason));
+                    break;
+                },
+            }
+        }
+        for port in self.ports.keys() {
+            self.tell_workers(|| Some(WorkerCommand::Close { port: *port }));
+        }
+    }
+
+    fn obey(&mut self, command: WardenCommand) {
+        // Whoever asked may have given up meanwhile: then the answer has no receiver.
+        match command {
+            WardenCommand::OpenPort { port, context, reply } => {
+                let _ = reply.send(self.open_port(port, context));
+            }
+            WardenCommand::ClosePort { port, reply } => {
+                if let Err(error) = self.door.close_port(port) {
+                    tracing::warn!(%error, port, "cannot close a port");
+                }
+                self.ports.remove(&port);
+                self.tell_workers(|| Some(WorkerCommand::Close { port }));
+                let _ = reply.send(());
+            }
+            WardenCommand::Status { reply } => {
+                let _ = reply.send(self.status());
+            }
+        }
+    }
+
+    fn open_port(&mut self, port: u16, context: PortContext) -> Result<Vec<String>, PortError> {
+        let listeners = PortListeners {
+            v4: listen(Ipv4Addr::LOCALHOST.into()).map_err(PortError::Listen)?,
+            v6: listen(Ipv6Addr::LOCALHOST.into()).ok(),
+        };
+        self.tell_workers(|| {
+            let clones = [Some(&listeners.v4), listeners.v6.as_ref()];
+            let listeners = clones.into_iter().flatten().map(TcpListener::try_clone).collect::<Result<_, _>>();
+            Some(WorkerCommand::Listen { port, listeners: listeners.ok()?, context: context.clone() })
+        });
+        self.door.open_port(port, &listeners)?;
+        self.ports.insert(port, context);
+        Ok(warnings(port))
+    }
+
+    fn tell_workers(&self, command: impl Fn() -> Option<WorkerCommand>) {
+        for (worker, _) in &self.workers {
+            if let Some(command) = command() {
+                // A worker that is gone has no pulse, so nothing is assigned any more.
+                let _ = worker.send(command);
+            }
+        }
+    }
+
+    fn beat(&mut self) {
+        if self.workers.iter().all(|(_, pulse)| pulse.age() < HUNG)
+            && let Err(error) = self.door.beat()
+        {
+            tracing::error!(%error, "no heartbeat: new connections go to the app");
+        }
+    }
+
+    fn look_around(&mut self) -> Result<(), String> {
+        self.presence.check().map_err(|gone| gone.to_string())?;
+        if let Err(error) = self.door.refresh() {
+            tracing::warn!(target = %self.target, %error, "cannot follow the target's interfaces");
+        }
+        Ok(())
+    }
+
+    fn status(&self) -> TargetStatus {
+        TargetStatus {
+            target: self.target.clone(),
+            attached: self
+                .door
+                .attachments()
+                .map(|(interface, kind)| (interface.to_owned(), format!("{kind:?}").to_lowercase()))
+                .collect(),
+            packets: self.door.counters().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+            ports: self.ports.iter().map(|(port, context)| (*port, context.stats.read())).collect(),
+        }
+    }
+}
+
+/// A listening socket of the agent in the namespace of the calling thread.
+///
+/// On a loopback address, so that nothing outside can connect to it; what is assigned to it keeps its own.
+/// `SO_REUSEADDR`, because accepted sockets inherit it, and the app must be able to bind its port again while
+/// they exist. No `SO_REUSEPORT`: `bpf_sk_assign` takes such listeners from kernel 6.6 only.
+fn listen(address: std::net::IpAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(SocketAddr::new(address, 0)), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&SocketAddr::new(address, 0).into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// What a user should know who intercepts `port` of the namespace that the thread is in.
+fn warnings(port: u16) -> Vec<String> {
+    let mut warnings = Vec::new();
+    match ListeningSockets::of_current_netns() {
+        Ok(sockets) if !sockets.listens_on(port) => warnings.push(format!(
+            "nothing listens on port {port} in the target now: connections are refused until the app starts"
+        )),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "cannot read the target's listening sockets"),
+    }
+    warnings
+}

@@ -1,0 +1,163 @@
+//! The threads that serve one target's connections. Each is inside the target's network namespace for good, and
+//! runs a scheduler of its own: a connection stays on the thread that accepted it.
+
+use crate::engine::{self, PortContext};
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    io,
+    net::TcpListener as StdListener,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc, watch},
+    task::{AbortHandle, spawn_local},
+    time::sleep,
+};
+
+/// Connections that the kernel gave to a listener before its port was closed are still served.
+const ACCEPT_AFTER_CLOSE: Duration = Duration::from_millis(500);
+
+/// How long idle connections and running requests have, once the agent ends.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a worker is told.
+pub enum WorkerCommand {
+    Listen { port: u16, listeners: Vec<StdListener>, context: PortContext },
+    Close { port: u16 },
+}
+
+/// Tells from outside that a worker's scheduler runs.
+#[derive(Debug)]
+pub struct Pulse {
+    started: Instant,
+    /// Milliseconds after `started`.
+    last: AtomicU64,
+}
+
+impl Pulse {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { started: Instant::now(), last: AtomicU64::new(0) })
+    }
+
+    pub fn beat(&self) {
+        self.last.store(self.started.elapsed().as_millis() as u64, Relaxed);
+    }
+
+    /// How long ago the last beat was.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(self.last.load(Relaxed)))
+    }
+}
+
+/// Runs until `commands` is closed and the last connection is gone, or, once `drain` says so, for
+/// [`DRAIN_DEADLINE`] at most.
+pub async fn run(
+    mut commands: mpsc::UnboundedReceiver<WorkerCommand>,
+    mut drain: watch::Receiver<bool>,
+    pulse: Arc<Pulse>,
+) {
+    let beat = spawn_local(async move {
+        loop {
+            pulse.beat();
+            sleep(Duration::from_nanos(redirector_common::HEARTBEAT_INTERVAL_NS)).await;
+        }
+    });
+    let connections = Connections::default();
+    let mut accepting: HashMap<u16, Vec<AbortHandle>> = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            WorkerCommand::Listen { port, listeners, context } => {
+                let loops = listeners
+                    .into_iter()
+                    .filter_map(|listener| TcpListener::from_std(listener).inspect_err(log_listener).ok())
+                    .map(|listener| {
+                        spawn_local(accept(listener, port, context.clone(), connections.clone())).abort_handle()
+                    });
+                accepting.entry(port).or_default().extend(loops);
+            }
+            WorkerCommand::Close { port } => {
+                for handle in accepting.remove(&port).unwrap_or_default() {
+                    spawn_local(async move {
+                        sleep(ACCEPT_AFTER_CLOSE).await;
+                        handle.abort();
+                    });
+                }
+            }
+        }
+    }
+    // A target without intercepts: its connections stay until they end by themselves.
+    sleep(ACCEPT_AFTER_CLOSE).await;
+    tokio::select! {
+        () = connections.none_left() => {}
+        () = async {
+            // An error means that the agent is gone without a word; then there is nothing to wait for either.
+            let _ = drain.wait_for(|drain| *drain).await;
+            sleep(DRAIN_DEADLINE).await;
+        } => tracing::info!(left = connections.open.get(), "connections cut at the end of the drain"),
+    }
+    beat.abort();
+}
+
+async fn accept(listener: TcpListener, port: u16, context: PortContext, connections: Connections) {
+    let context = Rc::new(context);
+    loop {
+        match listener.accept().await {
+            Ok((client, _)) => {
+                // Someone inside the target found the listener's own port: not a connection to serve.
+                if client.local_addr().map_or(true, |local| local.port() != port) {
+                    continue;
+                }
+                let (context, open) = (Rc::clone(&context), connections.open());
+                spawn_local(async move {
+                    engine::serve(client, &context).await;
+                    drop(open);
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept; trying again");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+fn log_listener(error: &io::Error) {
+    tracing::error!(%error, "a listener could not be used");
+}
+
+/// Counts the connections of one worker.
+#[derive(Clone, Default)]
+struct Connections {
+    open: Rc<Cell<usize>>,
+    changed: Rc<Notify>,
+}
+
+struct OpenConnection(Connections);
+
+impl Connections {
+    fn open(&self) -> OpenConnection {
+        self.open.set(self.open.get() + 1);
+        OpenConnection(self.clone())
+    }
+
+    async fn none_left(&self) {
+        while self.open.get() > 0 {
+            self.changed.notified().await;
+        }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.changed.notify_one();
+    }
+}

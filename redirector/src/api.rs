@@ -1,0 +1,141 @@
+//! The control API: what agent and command line say to each other, as JSON.
+//!
+//! | call | purpose |
+//! | --- | --- |
+//! | `GET /v1/targets` | what can be intercepted on this node |
+//! | `GET /v1/intercepts` | the intercepts |
+//! | `POST /v1/intercepts` | create one: [`CreateIntercept`] → [`Created`] |
+//! | `DELETE /v1/intercepts/NAME` | remove one |
+//! | `POST /v1/intercepts/NAME/tunnel` | become its tunnel (HTTP Upgrade) |
+//! | `GET /v1/status` | [`Status`] |
+//! | `GET`, `POST /v1/tokens`, `DELETE /v1/tokens/ID` | join tokens; unix socket only |
+//!
+//! Errors are [`Problem`] with a fitting HTTP status.
+
+use crate::{context::Matcher, target::Target};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a matching request gets while the developer's tunnel is away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenAway {
+    /// The app answers, as if there were no intercept.
+    #[default]
+    Live,
+    /// A 503 that names the intercept.
+    Error,
+}
+
+/// Asks for an intercept. Asking again with the same `instance` renews it after a lost connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CreateIntercept {
+    /// `None`: the agent makes one up.
+    pub name: Option<String>,
+    pub target: Target,
+    pub port: u16,
+    pub matcher: Matcher,
+    #[serde(default)]
+    pub when_away: WhenAway,
+    /// Who asks, for people: `user@host`.
+    pub owner: String,
+    /// Names the process that asks, at random.
+    pub instance: String,
+    /// Where the developer's side sends requests, for people.
+    pub to: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Created {
+    pub intercept: InterceptInfo,
+    /// What may keep the intercept from working.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InterceptInfo {
+    pub name: String,
+    pub target: Target,
+    pub port: u16,
+    pub matcher: Matcher,
+    pub when_away: WhenAway,
+    pub owner: String,
+    /// The name of the join token it was made with.
+    pub token: String,
+    pub to: String,
+    /// Is the developer's tunnel there?
+    pub connected: bool,
+    /// RFC 3339.
+    pub created: String,
+    pub counts: InterceptCounts,
+}
+
+/// Requests of one intercept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterceptCounts {
+    /// Matched the intercept; the sum of the others and of those under way.
+    pub matched: u64,
+    /// Answered by the developer's local server.
+    pub answered: u64,
+    /// Went to the app, because the developer was away.
+    pub away: u64,
+    /// Got an error: the local server refused, or the tunnel was lost in the middle.
+    pub failed: u64,
+}
+
+/// Connections and requests of one intercepted port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortCounts {
+    /// Connections taken.
+    pub connections: u64,
+    /// Of these, open now.
+    pub open: u64,
+    /// Requests whose head was read.
+    pub requests: u64,
+    /// Of these, went to the app.
+    pub live: u64,
+    /// Connections of which a part was passed on without being understood.
+    pub raw: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    /// Seconds.
+    pub uptime: u64,
+    /// Do apps see the real client? If not, why.
+    pub client_address_shown: bool,
+    pub client_address_reason: Option<String>,
+    pub targets: Vec<TargetStatus>,
+    pub intercepts: Vec<InterceptInfo>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TargetStatus {
+    pub target: Target,
+    /// Interface → `tcx` or `clsact`.
+    pub attached: BTreeMap<String, String>,
+    /// Packets that could have opened a connection to an intercepted port, by what became of them.
+    pub packets: BTreeMap<String, u64>,
+    pub ports: BTreeMap<u16, PortCounts>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CreateToken {
+    /// Whom it is for.
+    pub name: String,
+    /// Targets it is limited to; `None`: all of the node.
+    pub targets: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenCreated {
+    /// The whole token. It can't be shown again.
+    pub token: String,
+}
+
+/// Why a call failed, and what to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    pub error: String,
+}
