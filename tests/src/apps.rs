@@ -74,6 +74,11 @@ impl App {
         self.process.log()
     }
 
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     fn ready(mut process: Process) -> Self {
         process.wait_for_line("ready");
         Self { process }

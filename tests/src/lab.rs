@@ -157,6 +157,20 @@ impl Lab {
         &self.logs
     }
 
+    /// BPF programs on the pod's devices, one line each.
+    #[must_use]
+    pub fn attached(&self) -> Vec<String> {
+        programs(&self.pod)
+    }
+
+    /// How many connections within the pod lead to `port`: the agent's, when it carries a client's to the app.
+    #[must_use]
+    pub fn connections_inside_pod(&self, port: u16) -> usize {
+        let sockets = self.pod.netns.sh("ss -Htn state established");
+        let peers = sockets.lines().filter_map(|line| line.split_whitespace().nth(3));
+        peers.filter(|peer| peer.ends_with(&format!(":{port}"))).count()
+    }
+
     /// What is in the lab that was not there when it was new; call it when all handles are dropped.
     #[must_use]
     pub fn leftovers(&self) -> Vec<String> {
@@ -269,8 +283,10 @@ fn remove(netns: &Netns) {
 fn sweep_labs_of_dead_processes() {
     let names = fs::read_dir("/run/netns").into_iter().flatten().flatten();
     for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
-        let pid = name.strip_prefix("rdr").and_then(|rest| rest.split('-').next());
-        if let Some(Ok(pid)) = pid.map(str::parse::<u32>)
+        let parts: Vec<&str> = name.split('-').collect();
+        let [maker, number, "node" | "pod" | "client" | "dev"] = parts[..] else { continue };
+        let pid = maker.strip_prefix("rdr").and_then(|pid| pid.parse::<u32>().ok());
+        if let (Some(pid), Ok(_)) = (pid, number.parse::<u32>())
             && !Path::new(&format!("/proc/{pid}")).exists()
         {
             remove(&Netns::named(name));

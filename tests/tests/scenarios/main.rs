@@ -4,4 +4,21 @@
 
 mod scene;
 
+mod addresses;
+mod app_lifecycle;
+mod attach;
+mod bad_input;
+mod bodies;
+mod cli;
+mod developer_gone;
+mod fail_open;
+mod framing;
+mod half_close;
+mod keep_alive;
+mod matching;
+mod raw_protocols;
+mod targets;
 mod the_lab;
+mod tokens;
+mod two_developers;
+mod upgrade;

@@ -166,6 +166,12 @@ pub fn text(report: &Value, field: &str) -> String {
     report[field].as_str().unwrap_or_else(|| panic!("no text {field:?} in {report}")).to_owned()
 }
 
+/// Waits until the agent carries a client's connection to `port`: what goes past it proves nothing about it.
+#[track_caller]
+pub fn assert_carried(lab: &Lab, port: u16) {
+    eventually("the agent carries the connection to the app", || lab.connections_inside_pod(port) > 0);
+}
+
 /// Asserts that requests with alice's context reach her and others the app.
 #[track_caller]
 pub fn assert_routing(lab: &Lab) {

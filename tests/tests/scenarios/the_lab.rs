@@ -101,11 +101,11 @@ fn every_app_of_the_lab_answers() {
         let _redis = App::redis(lab, &lab.pod, 6379);
 
         let name = lab.pod.netns.name();
-        let https = format!("https://pod.test:8443/who");
+        let https = "https://pod.test:8443/who";
         let certificate = tls.certificate().to_string_lossy();
         let resolve = format!("pod.test:8443:{}", lab.pod.v4);
         let arguments = ["--cacert", &certificate, "--resolve", &resolve];
-        assert!(Curl::on(&lab.client).request(&https, &arguments, &[]).answer().body.contains(name));
+        assert!(Curl::on(&lab.client).request(https, &arguments, &[]).answer().body.contains(name));
         let http2 = format!("http://{}/who", lab.pod.at(8082));
         let answer = Curl::on(&lab.client).request(&http2, &["--http2-prior-knowledge"], &[]).answer();
         assert!(answer.body.contains(name));
