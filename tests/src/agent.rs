@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     thread,
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -52,6 +53,9 @@ impl AgentOptions {
     }
 }
 
+/// No command of a test takes this long, not even a curl that moves 100 MiB on a busy machine.
+const LIMIT: Duration = Duration::from_secs(150);
+
 /// What a command printed and how it ended.
 #[derive(Clone, Debug)]
 pub struct CommandOutput {
@@ -62,9 +66,21 @@ pub struct CommandOutput {
 }
 
 impl CommandOutput {
+    /// Runs the command to its end; panics when that takes too long.
     #[track_caller]
     pub(crate) fn of(command: &mut Command) -> Self {
-        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut limited = Command::new("timeout");
+        limited.args(["--kill-after=1", &LIMIT.as_secs().to_string()]);
+        limited.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        let output = limited.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let timed_out = matches!(output.status.code(), Some(124 | 137));
+        assert!(!timed_out, "does not end: {command:?}: {}", String::from_utf8_lossy(&output.stderr));
         Self {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

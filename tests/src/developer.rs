@@ -12,10 +12,9 @@ use nix::sys::signal::Signal;
 use crate::{
     agent::{Agent, CommandOutput, redirector_binary},
     lab::{Host, Lab},
-    log::Stream,
+    log::{Log, Stream},
     netns::Netns,
     process::Process,
-    wait::eventually,
 };
 
 /// The command line of an intercept, to be started or refused.
@@ -95,15 +94,8 @@ impl Intercept {
     /// Runs it to its end, which must be a refusal: exit code 1 and a message.
     #[must_use]
     #[track_caller]
-    pub fn refused(&self, lab: &Lab) -> Refusal {
-        let mut process = Process::spawn("intercept (to be refused)", &mut self.command(), lab.logs());
-        let status = process.wait();
-        let [stdout, stderr] = [Stream::Stdout, Stream::Stderr].map(|stream| {
-            // The reader may be a moment behind the end of the process.
-            eventually("a refused intercept says why", || !process.log().all().is_empty());
-            process.log().lines(stream).join("\n")
-        });
-        let refusal = Refusal { code: status.code(), stdout, stderr };
+    pub fn refused(&self) -> Refusal {
+        let refusal = CommandOutput::of(&mut self.command());
         assert_eq!(refusal.code, Some(1), "{refusal:?}");
         assert!(!refusal.stdout.contains("ready"), "{refusal:?}");
         refusal
@@ -132,6 +124,12 @@ impl Developer {
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         self.process.log().lines(Stream::Stdout)
+    }
+
+    /// All that it printed.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        self.process.log()
     }
 
     /// Waits for a line on stdout that contains `text`.

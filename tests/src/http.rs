@@ -168,6 +168,12 @@ impl Connection {
         self.try_rest().unwrap_or_else(|error| panic!("no end of stream: {error}"))
     }
 
+    /// The same as text.
+    #[track_caller]
+    pub fn rest_text(&mut self) -> String {
+        String::from_utf8_lossy(&self.rest()).into_owned()
+    }
+
     pub fn try_rest(&mut self) -> io::Result<Vec<u8>> {
         while self.more()? > 0 {}
         Ok(std::mem::take(&mut self.buffer))

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use lab::{Agent, App, Family, Lab, Nginx, Server, eventually};
 
 use crate::scene::{
-    ALICE, LOCAL, PORT, Route, ask_whoami, assert_routing, for_alice, in_lab, intercepted, served_by, text,
+    ALICE, LOCAL, PORT, Route, ask_whoami, assert_all_carried, assert_routing, for_alice, in_lab,
+    intercepted, served_by, text,
 };
 
 #[test]
@@ -56,11 +57,16 @@ fn accept_and_getpeername_agree_on_the_client() {
         let app = Server::silent(&lab.pod.netns, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], PORT)));
         let agent = Agent::start(lab);
         let _alice = for_alice(lab, &agent).start(lab);
-        for (number, family) in Family::BOTH.into_iter().enumerate() {
-            let connection = lab.client.connect(SocketAddr::new(lab.pod.ip(family), PORT));
-            let peer = app.peer(number);
-            crate::scene::assert_carried(lab, PORT);
+        let connections =
+            Family::BOTH.map(|family| lab.client.connect(SocketAddr::new(lab.pod.ip(family), PORT)));
+        assert_all_carried(lab, connections.len());
+        for (connection, family) in connections.iter().zip(Family::BOTH) {
             let client = connection.local_address();
+            let peers = [app.peer(0), app.peer(1)];
+            let peer = peers
+                .into_iter()
+                .find(|peer| peer.address.port() == client.port())
+                .expect("the client's port");
             for seen in [peer.address, peer.name] {
                 assert_eq!(
                     (seen.ip().to_canonical(), seen.port()),

@@ -60,12 +60,14 @@ fn remove_ends_an_intercept() {
 
 #[test]
 fn check_says_what_this_machine_can_do() {
-    let output = Command::new(redirector_binary()).args(["check", "--output", "json"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert!(report.to_string().contains("sk_assign"), "{report}");
-    let output = Command::new(redirector_binary()).arg("check").output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stdout).contains("sk_assign"), "{output:?}");
+    in_lab(|_| {
+        let output = Command::new(redirector_binary()).args(["check", "--output", "json"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert!(report.to_string().contains("sk_assign"), "{report}");
+        let output = Command::new(redirector_binary()).arg("check").output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stdout).contains("sk_assign"), "{output:?}");
+    });
 }
 
 #[test]

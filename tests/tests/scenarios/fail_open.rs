@@ -115,5 +115,5 @@ fn restarted(lab: &Lab, end: impl Fn(Agent)) {
         (1, Some("alice"), Some(true))
     );
     // The old intercept is the same one, not a second beside it.
-    let _refusal = for_alice(lab, &agent).name("again").refused(lab);
+    let _refusal = for_alice(lab, &agent).name("again").refused();
 }

@@ -2,13 +2,15 @@
 
 use std::iter;
 
+use lab::Response;
+
 use crate::scene::{PORT, Route, in_lab, intercepted, served_by, text};
 
 #[test]
 fn chunked_answers_with_trailers_come_unchanged() {
     intercepted(|scene| {
         scene.same_as_direct(|connection, route| {
-            [connection.ask(route.get("/chunked?parts=50")).raw, connection.ask(route.get("/")).raw]
+            [connection.ask(route.get("/chunked?parts=50")).text(), connection.ask(route.get("/")).text()]
         });
         scene.assert_routing();
     });
@@ -26,7 +28,7 @@ fn chunked_requests_with_trailers_arrive_whole() {
             assert_eq!(report["body_length"], 11);
             assert_eq!(report["trailers"][0], "X-Sum: 11");
             assert_eq!(text(&report, "served_by"), route.server(), "a trailer is no context");
-            [answer.raw, connection.ask(route.get("/next")).raw]
+            [answer.text(), connection.ask(route.get("/next")).text()]
         });
     });
 }
@@ -40,7 +42,7 @@ fn a_client_that_waits_for_100_continue_gets_it_from_the_server() {
             assert_eq!(interim.status, 100);
             let answer = connection.ask("hello");
             assert_eq!(text(&answer.json(), "served_by"), route.server());
-            [interim.raw, answer.raw, connection.ask(route.get("/next")).raw]
+            [interim.text(), answer.text(), connection.ask(route.get("/next")).text()]
         });
     });
 }
@@ -52,7 +54,7 @@ fn a_server_that_refuses_an_expectation_is_heard() {
             let fields = "Expect: 100-continue\r\nContent-Length: 5\r\n";
             let refusal = connection.ask(route.request("PUT", "/refuse", fields, ""));
             assert_eq!(refusal.status, 417);
-            (refusal.raw, connection.rest())
+            (refusal.text(), connection.rest_text())
         });
         scene.assert_routing();
     });
@@ -66,7 +68,7 @@ fn interim_answers_are_not_taken_for_the_answer() {
             assert_eq!(hints.status, 103);
             let answer = connection.response("GET");
             assert_eq!(text(&answer.json(), "served_by"), route.server());
-            [hints.raw, answer.raw, connection.ask(route.get("/next")).raw]
+            [hints.text(), answer.text(), connection.ask(route.get("/next")).text()]
         });
     });
 }
@@ -79,7 +81,7 @@ fn an_answer_before_the_end_of_the_request_comes_at_once() {
             connection.send("world");
             let next = connection.ask(route.get("/"));
             assert_eq!(text(&next.json(), "served_by"), route.server());
-            [early.raw, next.raw]
+            [early.text(), next.text()]
         });
     });
 }
@@ -92,10 +94,10 @@ fn answers_without_a_body_leave_the_connection_usable() {
             for (method, path) in
                 [("HEAD", "/"), ("GET", "/status/204"), ("GET", "/status/304"), ("HEAD", "/status/404")]
             {
-                answers.push(connection.ask(route.request(method, path, "", "")).raw);
+                answers.push(connection.ask(route.request(method, path, "", "")).text());
                 let next = connection.ask(route.get("/"));
                 assert_eq!(text(&next.json(), "served_by"), route.server(), "after {method} {path}");
-                answers.push(next.raw);
+                answers.push(next.text());
             }
             answers
         });
@@ -108,7 +110,7 @@ fn http_1_0_is_answered_as_the_server_answers_it() {
         scene.same_as_direct(|connection, route| {
             let request = format!("GET / HTTP/1.0\r\n{}\r\nConnection: close\r\n\r\n", route.header());
             connection.send(request);
-            connection.rest()
+            connection.rest_text()
         });
         scene.assert_routing();
     });
@@ -127,7 +129,7 @@ fn pipelined_requests_are_answered_in_order() {
             for (number, answer) in answers.iter().enumerate() {
                 assert_eq!(text(&answer.json(), "target"), format!("/{number}"));
             }
-            answers
+            answers.iter().map(Response::text).collect::<Vec<_>>()
         });
         scene.assert_routing();
     });
@@ -184,7 +186,7 @@ fn a_request_may_come_byte_by_byte() {
             }
             let answer = connection.response("POST");
             assert_eq!(text(&answer.json(), "served_by"), route.server());
-            answer.raw
+            answer.text()
         });
     });
 }
@@ -200,7 +202,7 @@ fn heads_of_up_to_64_kib_are_routed() {
             assert!((60_000..65_536).contains(&head.len()), "{}", head.len());
             let answer = connection.ask(head);
             assert_eq!(text(&answer.json(), "served_by"), route.server());
-            answer.raw
+            answer.text()
         });
     });
 }

@@ -73,9 +73,9 @@ fn a_connection_that_the_server_closes_is_closed_for_the_client() {
     intercepted(|scene| {
         scene.same_as_direct(|connection, route| {
             let answer = connection.ask(route.get("/close"));
-            (answer.raw, connection.rest())
+            (answer.text(), connection.rest_text())
         });
-        scene.same_as_direct(|connection, route| connection.ask(route.get("/until-close")).raw);
+        scene.same_as_direct(|connection, route| connection.ask(route.get("/until-close")).text());
         scene.assert_routing();
     });
 }
@@ -85,7 +85,7 @@ fn a_client_that_asks_to_close_gets_its_answer_and_the_end() {
     intercepted(|scene| {
         scene.same_as_direct(|connection, route| {
             connection.send(route.request("GET", "/", "Connection: close\r\n", ""));
-            connection.rest()
+            connection.rest_text()
         });
     });
 }

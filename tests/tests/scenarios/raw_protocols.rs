@@ -49,7 +49,7 @@ fn a_binary_protocol_reaches_the_app_untouched() {
         connection.send("GET k\r\n");
         assert_eq!(connection.line(), "$300000\r\n");
         assert!(connection.exactly(value.len()) == value);
-        assert_carried(lab, PORT);
+        assert_carried(lab);
     });
 }
 
@@ -60,12 +60,9 @@ fn http_2_reaches_the_app_whole() {
         let agent = Agent::start(lab);
         let _alice = for_alice(lab, &agent).start(lab);
         let url = format!("http://{}/who", lab.pod.at(PORT));
-        let curl = Curl::on(&lab.client);
-        let answers = curl
-            .request(&url, &["--http2-prior-knowledge"], &[])
-            .request(&url, &["--http2-prior-knowledge"], &["x-other: 1"])
-            .answers();
-        for answer in answers {
+        // Routing streams of HTTP/2 is a later promise; until then the context changes nothing.
+        for headers in [vec![], vec![ALICE]] {
+            let answer = Curl::on(&lab.client).request(&url, &["--http2-prior-knowledge"], &headers).answer();
             assert_eq!(answer.body, format!("nginx in {}\n", lab.pod.netns.name()));
         }
         assert_idle_connection_is_carried(lab);
@@ -80,7 +77,7 @@ fn a_client_that_says_nothing_has_a_connection_to_the_app() {
         let _alice = for_alice(lab, &agent).start(lab);
         let connection = lab.client.connect(lab.pod.at(PORT));
         let peer = app.peer(0);
-        assert_carried(lab, PORT);
+        assert_carried(lab);
         drop(connection);
         peer.wait_for_end();
         assert_eq!(peer.received(), b"");
@@ -97,7 +94,7 @@ fn a_request_after_raw_bytes_is_not_routed() {
         let raw = b"*1\r\n$4\r\nPING\r\n";
         connection.send(raw);
         assert_eq!(app.peer(0).wait_for(raw.len()), raw);
-        assert_carried(lab, PORT);
+        assert_carried(lab);
         let request = crate::scene::Route::Alice.get("/");
         connection.send(&request);
         let all = [raw.as_slice(), &request].concat();
@@ -109,7 +106,7 @@ fn a_request_after_raw_bytes_is_not_routed() {
 #[track_caller]
 fn assert_idle_connection_is_carried(lab: &Lab) {
     let _connection: Connection = lab.client.connect(lab.pod.at(PORT));
-    assert_carried(lab, PORT);
+    assert_carried(lab);
 }
 
 /// A mail, from greeting to goodbye; gives what the server said.

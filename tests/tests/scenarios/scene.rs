@@ -166,10 +166,18 @@ pub fn text(report: &Value, field: &str) -> String {
     report[field].as_str().unwrap_or_else(|| panic!("no text {field:?} in {report}")).to_owned()
 }
 
-/// Waits until the agent carries a client's connection to `port`: what goes past it proves nothing about it.
+/// Waits until the agent carries an open connection of a client to the app: what goes past the agent proves nothing
+/// about it.
 #[track_caller]
-pub fn assert_carried(lab: &Lab, port: u16) {
-    eventually("the agent carries the connection to the app", || lab.connections_inside_pod(port) > 0);
+pub fn assert_carried(lab: &Lab) {
+    assert_all_carried(lab, 1);
+}
+
+/// The same for several connections that are open at once.
+#[track_caller]
+pub fn assert_all_carried(lab: &Lab, count: usize) {
+    let what = format!("the agent carries {count} connections to the app");
+    eventually(&what, || lab.connections_inside_pod(PORT) >= count);
 }
 
 /// Asserts that requests with alice's context reach her and others the app.

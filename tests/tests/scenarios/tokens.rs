@@ -10,7 +10,7 @@ use crate::scene::{PORT, for_alice, in_lab, intercepted};
 #[test]
 fn no_token_no_intercept() {
     intercepted(|scene| {
-        let refusal = bobs(scene.lab, &scene.agent).without_token().refused(scene.lab);
+        let refusal = bobs(scene.lab, &scene.agent).without_token().refused();
         assert!(refusal.stderr.contains("token"), "{refusal:?}");
         scene.assert_routing();
     });
@@ -25,7 +25,7 @@ fn a_wrong_token_is_refused() {
         let changed: String = last.chars().map(|letter| if letter == 'a' { 'b' } else { 'a' }).collect();
         for wrong in [format!("{kept}{changed}"), kept.to_owned(), String::new(), "nonsense".to_owned()] {
             let file = token_file(scene.lab, &wrong);
-            let refusal = bobs(scene.lab, &scene.agent).token_file(&file).refused(scene.lab);
+            let refusal = bobs(scene.lab, &scene.agent).token_file(&file).refused();
             assert!(refusal.stderr.contains("token"), "{wrong:?}: {refusal:?}");
             assert!(!refusal.stderr.contains(&token), "the token is a secret");
         }
@@ -40,7 +40,7 @@ fn a_token_of_another_agent_is_refused() {
         let options = AgentOptions { state: "other".to_owned(), port: 7466, ..AgentOptions::default() };
         let other = Agent::start_with(scene.lab, &options);
         assert_ne!(other.token(), scene.agent.token());
-        let _refusal = bobs(scene.lab, &scene.agent).token_file(&other.token_file()).refused(scene.lab);
+        let _refusal = bobs(scene.lab, &scene.agent).token_file(&other.token_file()).refused();
         assert_eq!(scene.agent.list().len(), 1);
         scene.assert_routing();
     });
@@ -66,7 +66,7 @@ fn a_revoked_token_is_refused_and_others_keep_working() {
         assert!(names(&tokens).contains(&"bob"), "{tokens}");
 
         assert_eq!(scene.agent.run(&["token", "revoke", "bob"]).code, Some(0));
-        let refusal = intercept.refused(scene.lab);
+        let refusal = intercept.refused();
         assert!(refusal.stderr.contains("token"), "{refusal:?}");
         let tokens = scene.agent.json(&["token", "list"]);
         assert!(!names(&tokens).contains(&"bob"), "{tokens}");
@@ -94,7 +94,7 @@ fn a_token_limited_to_targets_is_for_these_only() {
         let here = created(agent, &["token", "create", "here", "--target", &lab.pod.netns.target()]);
         let elsewhere = created(agent, &["token", "create", "elsewhere", "--target", "netns:some-other"]);
 
-        let refusal = bobs(lab, agent).token_file(&token_file(lab, &elsewhere)).refused(lab);
+        let refusal = bobs(lab, agent).token_file(&token_file(lab, &elsewhere)).refused();
         assert!(refusal.stderr.contains("target"), "{refusal:?}");
         let _bob = bobs(lab, agent).token_file(&token_file(lab, &here)).start(lab);
         assert_eq!(agent.list().len(), 2);

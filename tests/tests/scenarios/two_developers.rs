@@ -35,7 +35,7 @@ fn the_same_value_is_refused_and_its_owner_named() {
         let lab = scene.lab;
         let owner = text(&scene.agent.list()[0], "owner");
         assert!(!owner.is_empty());
-        let refusal = for_bob(lab, &scene.agent, "alice").refused(lab);
+        let refusal = for_bob(lab, &scene.agent, "alice").refused();
         assert!(refusal.stderr.contains(&owner), "names {owner:?}: {refusal:?}");
         assert_eq!(scene.agent.list().len(), 1);
         assert_routing(lab);
@@ -48,7 +48,7 @@ fn a_catch_all_beside_another_intercept_is_refused_and_its_owner_named() {
         let lab = scene.lab;
         let owner = text(&scene.agent.list()[0], "owner");
         let all = Intercept::new(lab, &scene.agent, PORT, BOBS_LOCAL).name("everything").argument("--all");
-        let refusal = all.refused(lab);
+        let refusal = all.refused();
         assert!(refusal.stderr.contains(&owner), "names {owner:?}: {refusal:?}");
         assert_routing(lab);
     });
@@ -58,7 +58,7 @@ fn a_catch_all_beside_another_intercept_is_refused_and_its_owner_named() {
 fn a_name_that_is_taken_is_refused() {
     intercepted(|scene| {
         let lab = scene.lab;
-        let refusal = for_bob_named(lab, &scene.agent, "bob", "alice").refused(lab);
+        let refusal = for_bob_named(lab, &scene.agent, "bob", "alice").refused();
         assert!(refusal.stderr.contains("alice"), "{refusal:?}");
         assert_eq!(who_answers(lab, BOB), "app");
         assert_routing(lab);

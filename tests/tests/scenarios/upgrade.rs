@@ -99,6 +99,8 @@ fn large_amounts_flow_both_ways_at_once_after_an_upgrade() {
                 assert!(connection.exactly(32 * 1024) == piece(number), "{route:?}: piece {number} differs");
             }
             sender.join().unwrap().unwrap();
+            connection.finish_sending();
+            assert_eq!(connection.rest(), format!("bye {}\n", route.server()).as_bytes());
         }
     });
 }
@@ -146,8 +148,8 @@ fn routing_goes_on_for_others_while_a_websocket_is_open() {
 
 /// Switches the connection to the echo protocol; gives the answer.
 #[track_caller]
-fn upgrade(connection: &mut Connection, route: Route, with: &str) -> Vec<u8> {
+fn upgrade(connection: &mut Connection, route: Route, with: &str) -> String {
     let answer = connection.ask(route.request("GET", "/", UPGRADE, with));
     assert_eq!(answer.status, 101);
-    answer.raw
+    answer.text()
 }
