@@ -230,7 +230,12 @@ impl Connection {
 
     fn more(&mut self) -> io::Result<usize> {
         let mut chunk = [0; 64 * 1024];
-        let length = self.stream.read(&mut chunk)?;
+        let length = loop {
+            match self.stream.read(&mut chunk) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                outcome => break outcome?,
+            }
+        };
         self.buffer.extend_from_slice(&chunk[..length]);
         Ok(length)
     }

@@ -8,6 +8,7 @@
 //!
 //! Everything here blocks, and fails by panicking with what was expected, what came, and the logs of all
 //! processes of the lab: this is what a test needs. Every wait has a deadline; none asserts a duration.
+//! `REDIRECTOR_LAB_LOGS=1` shows the logs of labs whose tests pass, too.
 #![allow(clippy::expect_used, reason = "a lab that cannot be built is a failed test")]
 
 mod agent;

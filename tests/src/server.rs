@@ -168,6 +168,7 @@ fn record(stream: &TcpStream, peer: &Peer) {
         let mut chunk = [0; 16 * 1024];
         loop {
             match io::Read::read(&mut stream, &mut chunk) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => break,
                 Ok(length) => lock(&received).bytes.extend_from_slice(&chunk[..length]),
             }

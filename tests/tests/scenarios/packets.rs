@@ -1,8 +1,8 @@
 //! Packets that are not quite ordinary are handled or passed on, never lost.
 
-use std::{fs, net::SocketAddr};
+use std::fs;
 
-use crate::scene::{ALICE, PORT, Route, ask_whoami, assert_routing, intercepted, served_by};
+use crate::scene::{PORT, Route, assert_routing, intercepted};
 
 #[test]
 fn connections_are_routed_while_the_pod_sends_syn_cookies() {
@@ -12,24 +12,6 @@ fn connections_are_routed_while_the_pod_sends_syn_cookies() {
         for _ in 0..10 {
             assert_routing(scene.lab);
         }
-    });
-}
-
-#[test]
-fn connections_over_a_vlan_are_answered() {
-    intercepted(|scene| {
-        let lab = scene.lab;
-        for (host, address) in [(&lab.pod, "10.78.0.2/24"), (&lab.client, "10.78.0.3/24")] {
-            host.netns.ip("link add link eth0 name eth0.5 type vlan id 5");
-            host.netns.ip(&format!("address add {address} dev eth0.5"));
-            host.netns.ip("link set eth0.5 up");
-        }
-        let to = SocketAddr::from(([10, 78, 0, 2], PORT));
-        assert_eq!(served_by(&ask_whoami(&lab.client, to, Route::Live.header())), "app");
-        let server = served_by(&ask_whoami(&lab.client, to, ALICE));
-        assert!(server == "alice" || server == "app", "{server}");
-        lab.pod.netns.ip("link delete eth0.5");
-        scene.assert_routing();
     });
 }
 
