@@ -1,1 +1,40 @@
 //! The lab: network namespaces with real servers and clients in them.
+//!
+//! ```text
+//!   node (bridge, agent) ──┬── pod     the app
+//!                          ├── client  who asks
+//!                          └── dev     the developer's machine
+//! ```
+//!
+//! Everything here blocks, and fails by panicking with what was expected, what came, and the logs of all
+//! processes of the lab: this is what a test needs. Every wait has a deadline; none asserts a duration.
+//! `REDIRECTOR_LAB_LOGS=1` shows the logs of labs whose tests pass, too.
+#![allow(clippy::expect_used, reason = "a lab that cannot be built is a failed test")]
+
+mod agent;
+mod apps;
+mod attached;
+mod curl;
+mod developer;
+mod http;
+mod lab;
+mod log;
+mod netns;
+mod packages;
+mod process;
+mod server;
+mod wait;
+
+pub use agent::{Agent, AgentOptions, CommandOutput, redirector_binary};
+pub use apps::{App, Nginx, websocket_dialog};
+pub use attached::{Direction, PassAll, cgroup_peername_programs, cgroup_root, tcx_programs};
+pub use curl::{Answer, Curl};
+pub use developer::{Developer, Intercept, Refusal};
+pub use http::{Connection, Response};
+pub use lab::{Family, Host, Lab};
+pub use log::{Log, Logs, Stream};
+pub use netns::Netns;
+pub use packages::{PACKAGES, Package};
+pub use process::Process;
+pub use server::{Peer, Server};
+pub use wait::{DEADLINE, eventually, eventually_some};

@@ -1,0 +1,23 @@
+//! What the lab needs from the distribution.
+
+/// A Debian package and why the lab needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Package {
+    pub name: &'static str,
+    pub reason: &'static str,
+}
+
+/// The Debian 12 packages the lab needs. Install them without starting daemons (a `policy-rc.d` that says no):
+/// nginx and Redis would otherwise listen on the machine itself.
+pub const PACKAGES: &[Package] = &[
+    Package { name: "curl", reason: "the client of most tests" },
+    Package { name: "iproute2", reason: "ip, tc and ss: builds the lab, sees what is left in it" },
+    Package { name: "iptables", reason: "a pod whose port a service mesh redirects" },
+    Package { name: "nginx", reason: "an app nobody modified; also TLS and HTTP/2" },
+    Package { name: "openssl", reason: "certificate of the TLS app" },
+    Package { name: "python3", reason: "the HTTP app that reports what it was sent" },
+    Package { name: "python3-aiosmtpd", reason: "an SMTP server: the server speaks first" },
+    Package { name: "python3-websockets", reason: "a WebSocket server and client nobody modified" },
+    Package { name: "redis-server", reason: "a binary protocol in which the client speaks first" },
+    Package { name: "util-linux", reason: "nsenter, setpriv and prlimit" },
+];

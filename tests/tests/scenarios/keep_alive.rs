@@ -1,0 +1,97 @@
+//! Every request is routed by its own head, whatever went before it on its connection.
+
+use lab::{Connection, Curl};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::Value;
+
+use crate::scene::{PORT, Route, in_lab, intercepted, served_by, text};
+
+#[test]
+fn requests_on_one_connection_are_routed_one_by_one() {
+    intercepted(|scene| {
+        let to = scene.lab.pod.at(PORT);
+        let routes: Vec<Route> = Route::BOTH.into_iter().cycle().take(20).collect();
+        let curl = routes
+            .iter()
+            .fold(Curl::on(&scene.lab.client), |curl, route| curl.get(to, "/whoami", &[route.header()]));
+        let answers = curl.answers();
+        assert_eq!(
+            answers.iter().map(|answer| answer.connects).sum::<u32>(),
+            1,
+            "one connection: {answers:?}"
+        );
+
+        let reports: Vec<Value> =
+            answers.iter().map(|answer| serde_json::from_str(&answer.body).expect("a report")).collect();
+        for (route, report) in routes.iter().zip(&reports) {
+            assert_eq!(text(report, "served_by"), route.server());
+        }
+        let app: Vec<&Value> = reports.iter().filter(|report| report["served_by"] == "app").collect();
+        for (number, report) in app.iter().enumerate() {
+            assert_eq!(report["connection"], app[0]["connection"], "one connection to the app: {report}");
+            assert_eq!(report["request"], number, "the app got every request once and in order: {report}");
+        }
+    });
+}
+
+#[test]
+fn a_connection_routes_in_any_order_of_routes() {
+    use Route::{Alice, Live};
+    intercepted(|scene| {
+        for order in [[Alice, Alice, Live], [Alice, Live, Alice], [Live, Live, Alice], [Live, Alice, Alice]] {
+            let mut connection = scene.connect();
+            for route in order {
+                assert_eq!(served_by(&connection.ask(route.get("/"))), route.server(), "{order:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_thousand_connections_at_once_get_their_own_answers() {
+    const CONNECTIONS: usize = 1000;
+    raise_open_files(4 * CONNECTIONS as u64);
+    in_lab(|lab| {
+        let scene = crate::scene::Scene::new(lab);
+        let mut connections: Vec<Connection> = (0..CONNECTIONS).map(|_| scene.connect()).collect();
+        for round in 0..4 {
+            let route = |number: usize| Route::BOTH[(number + round) % 2];
+            for (number, connection) in connections.iter_mut().enumerate() {
+                connection.send(route(number).get(&format!("/?number={number}&round={round}")));
+            }
+            for (number, connection) in connections.iter_mut().enumerate() {
+                let report = connection.response("GET").json();
+                assert_eq!(text(&report, "target"), format!("/?number={number}&round={round}"));
+                assert_eq!(text(&report, "served_by"), route(number).server(), "{number} in round {round}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_the_server_closes_is_closed_for_the_client() {
+    intercepted(|scene| {
+        scene.same_as_direct(|connection, route| {
+            let answer = connection.ask(route.get("/close"));
+            (answer.text(), connection.rest_text())
+        });
+        scene.same_as_direct(|connection, route| connection.ask(route.get("/until-close")).text());
+        scene.assert_routing();
+    });
+}
+
+#[test]
+fn a_client_that_asks_to_close_gets_its_answer_and_the_end() {
+    intercepted(|scene| {
+        scene.same_as_direct(|connection, route| {
+            connection.send(route.request("GET", "/", "Connection: close\r\n", ""));
+            connection.rest_text()
+        });
+    });
+}
+
+/// The soft limit of this process, up to the hard one: each connection is a file.
+fn raise_open_files(wanted: u64) {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(wanted.min(hard)), hard).unwrap();
+}

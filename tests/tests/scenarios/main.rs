@@ -1,0 +1,25 @@
+//! What redirector promises, tried with real servers and clients in network namespaces. One module per theme; each
+//! test is named after its promise. Needs root, `$REDIRECTOR_BIN` and `lab::PACKAGES`: `cargo xtask test` sees to it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+
+mod scene;
+
+mod addresses;
+mod app_lifecycle;
+mod attach;
+mod bad_input;
+mod bodies;
+mod cli;
+mod developer_gone;
+mod fail_open;
+mod framing;
+mod half_close;
+mod keep_alive;
+mod matching;
+mod packets;
+mod raw_protocols;
+mod targets;
+mod the_lab;
+mod tokens;
+mod two_developers;
+mod upgrade;

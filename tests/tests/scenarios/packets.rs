@@ -1,0 +1,44 @@
+//! Packets that are not quite ordinary are handled or passed on, never lost.
+
+use std::fs;
+
+use crate::scene::{PORT, Route, assert_routing, intercepted};
+
+#[test]
+fn connections_are_routed_while_the_pod_sends_syn_cookies() {
+    intercepted(|scene| {
+        // 2: always, as under a SYN flood; the last packet of the handshake then has no request socket.
+        scene.lab.pod.netns.run(|| fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2")).unwrap();
+        for _ in 0..10 {
+            assert_routing(scene.lab);
+        }
+    });
+}
+
+#[test]
+fn connections_with_ipv6_extension_headers_are_answered() {
+    /// Every packet of the connection carries destination options (RFC 8200, section 4.6): one `PadN`.
+    const CLIENT: &str = "
+import socket, sys
+address, port, header = sys.argv[1:]
+client = socket.socket(socket.AF_INET6)
+client.settimeout(20)
+client.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DSTOPTS, bytes([0, 0, 1, 4, 0, 0, 0, 0]))
+client.connect((address, int(port)))
+client.sendall(f'GET /whoami HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n{header}\\r\\n\\r\\n'.encode())
+print(client.recv(65536).decode())
+";
+    intercepted(|scene| {
+        let lab = scene.lab;
+        for route in Route::BOTH {
+            let mut client = lab.client.netns.command("/usr/bin/python3");
+            client.args(["-c", CLIENT, &lab.pod.v6.to_string(), &PORT.to_string(), route.header()]);
+            let output = client.output().unwrap();
+            let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+            let answered =
+                ["app", route.server()].iter().any(|server| answer.contains(&format!("\"{server}\"")));
+            assert!(answered, "{route:?}: {output:?}");
+        }
+        scene.assert_routing();
+    });
+}
