@@ -2,5 +2,9 @@
 
 pub mod context;
 pub mod http1;
+#[cfg(target_os = "linux")]
+mod netlink;
+#[cfg(target_os = "linux")]
+pub mod redirect_rules;
 pub mod target;
 pub mod tunnel;
