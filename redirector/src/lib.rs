@@ -10,6 +10,10 @@ pub mod datapath;
 pub mod engine;
 pub mod http1;
 #[cfg(target_os = "linux")]
+mod netlink;
+#[cfg(target_os = "linux")]
 mod netns_cookie;
+#[cfg(target_os = "linux")]
+pub mod redirect_rules;
 pub mod target;
 pub mod tunnel;
