@@ -180,7 +180,7 @@ fn a_bad_trailer_is_raw_from_its_first_byte() {
         let expected =
             [Event::Head(head.into()), Event::Body(body.into()), Event::Raw(RawReason::MalformedTrailer)];
         for cuts in [whole(), Cuts::every(1)] {
-            assert_eq!(run_requests(stream.as_bytes(), &cuts), expected, "{good:?} {:.40?}", bad);
+            assert_eq!(run_requests(stream.as_bytes(), &cuts), expected, "{good:?} {bad:.40?}");
         }
     }
 }

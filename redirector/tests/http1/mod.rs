@@ -1,5 +1,6 @@
 //! Shared by the framing tests: drivers that behave as an I/O loop does, and generators of messages.
 #![allow(dead_code, reason = "each test binary uses its half")]
+#![allow(clippy::unwrap_used, reason = "test code, though not within a test function")]
 
 use proptest::prelude::*;
 use redirector::http1::{
