@@ -99,7 +99,7 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
             bump(&intercept.stats.failed);
             Ok(Next::Reset)
         }
-        Answer::Nothing => refuse(connection, &intercept, &Refusal::NoAnswer, head.method).await,
+        Answer::Nothing => refuse(connection, &intercept, &Refusal::NoAnswer, &head, sent.get()).await,
         Answer::Failed(error) => {
             let refusal = match StreamRefusal::from_io(&error) {
                 Some(refusal) => Refusal::LocalServer { reason: refusal.reason.clone() },
@@ -114,7 +114,7 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
                     connection.buf = head_bytes;
                     away(connection, &intercept, head).await
                 }
-                _ => refuse(connection, &intercept, &refusal, head.method).await,
+                _ => refuse(connection, &intercept, &refusal, &head, sent.get()).await,
             }
         }
     }
@@ -128,7 +128,7 @@ async fn away(connection: &mut Connection<'_>, intercept: &Intercept, head: Requ
             // The framer has passed this head: it is at its body, or at the end of a request without one.
             Ok(Next::Live(head))
         }
-        WhenAway::Error => refuse(connection, intercept, &Refusal::Away, head.method).await,
+        WhenAway::Error => refuse(connection, intercept, &Refusal::Away, &head, false).await,
     }
 }
 
@@ -136,13 +136,15 @@ async fn refuse(
     connection: &Connection<'_>,
     intercept: &Intercept,
     refusal: &Refusal,
-    method: MethodKind,
+    head: &RequestHead,
+    request_is_over: bool,
 ) -> io::Result<Next> {
     bump(&intercept.stats.failed);
     tracing::info!(intercept = intercept.name, client = %connection.client_addr, ?refusal, "request refused");
-    let response = refusal::response(&intercept.name, refusal, method == MethodKind::Head);
+    let close = head.close || !request_is_over;
+    let response = refusal::response(&intercept.name, refusal, head.method == MethodKind::Head, close);
     write_all(connection.client, &response).await?;
-    Ok(Next::Close)
+    Ok(if close { Next::Close } else { Next::Request })
 }
 
 /// Sends the request, then tells the developer's side when the client ends its half. Returns only what is the

@@ -13,8 +13,9 @@ pub enum Refusal {
     NoAnswer,
 }
 
-/// A complete HTTP/1.1 response. It closes the connection: what remains of the request has nobody to go to.
-pub fn response(intercept: &str, refusal: &Refusal, head_only: bool) -> Vec<u8> {
+/// A complete HTTP/1.1 response. `close`: something of the request is left that has nobody to go to, so the
+/// connection can't be used again.
+pub fn response(intercept: &str, refusal: &Refusal, head_only: bool, close: bool) -> Vec<u8> {
     let (status, text) = match refusal {
         Refusal::LocalServer { reason } => (
             "502 Bad Gateway",
@@ -49,9 +50,10 @@ pub fn response(intercept: &str, refusal: &Refusal, head_only: bool) -> Vec<u8> 
     };
     let mut response = format!(
         "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nx-redirector: \
-         {}\r\nconnection: close\r\n\r\n",
+         {}\r\n{}\r\n",
         text.len(),
-        header_safe(intercept)
+        header_safe(intercept),
+        if close { "connection: close\r\n" } else { "" }
     );
     if !head_only {
         response.push_str(&text);
@@ -71,7 +73,7 @@ mod tests {
     #[test]
     fn a_refusal_names_the_intercept_and_frames_its_text() {
         let refusal = Refusal::LocalServer { reason: "connection refused".to_owned() };
-        let response = String::from_utf8(response("alice", &refusal, false)).unwrap();
+        let response = String::from_utf8(response("alice", &refusal, false, true)).unwrap();
         let (head, body) = response.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 502 "));
         assert!(head.contains(&format!("content-length: {}", body.len())));
@@ -81,7 +83,7 @@ mod tests {
     #[test]
     fn a_name_cannot_add_header_lines() {
         let response =
-            String::from_utf8(response("a\r\nset-cookie: x", &Refusal::TunnelLost, true)).unwrap();
+            String::from_utf8(response("a\r\nset-cookie: x", &Refusal::TunnelLost, true, true)).unwrap();
         assert!(!response.contains("\r\nset-cookie"));
     }
 }

@@ -20,6 +20,7 @@ mod start_line;
 pub use raw::RawReason;
 pub use request::{MethodKind, Pending, RequestFramer, RequestHead, RequestStep, RequestView};
 pub use response::{RequestContext, ResponseFramer, ResponseHead, ResponseStep};
+pub(crate) use start_line::is_token_byte;
 
 /// Longest head in bytes, from the first byte (leading empty lines included) to the end of the empty line that
 /// ends it. A trailer section has the same bound. What is longer is raw.

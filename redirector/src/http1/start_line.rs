@@ -108,6 +108,6 @@ fn is_version_byte(offset: usize, byte: u8) -> bool {
 }
 
 /// `tchar` of RFC 9110 §5.6.2.
-pub(super) fn is_token_byte(byte: u8) -> bool {
+pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -1,0 +1,474 @@
+//! The intercepts of the node: who has which, on what, and whether their tunnel is there.
+
+use super::{
+    target_host::{HostError, HostOptions, TargetHost},
+    warden::PortError,
+};
+use crate::{
+    api::{CreateIntercept, Created, InterceptInfo, Status},
+    context::InterceptKey,
+    engine::{Intercept, Routes},
+    target::{
+        netns::NetnsId,
+        resolve::{ResolveError, resolve},
+    },
+    tunnel::{agent_end::Tunnel, store::TokenGrant},
+};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use thiserror::Error;
+use tokio::{sync::Mutex, time::sleep};
+
+/// How many removed intercepts are remembered, so that their developers learn that they are not to come back.
+const REMEMBERED: usize = 1024;
+
+/// The name under which root's intercepts over the unix socket are shown.
+const ROOT: &str = "root";
+
+/// Why a call on the registry failed.
+#[derive(Debug, Error)]
+pub enum RegistryError {
+    #[error(transparent)]
+    Target(#[from] ResolveError),
+    #[error("cannot look for the target: {0}")]
+    Lookup(#[from] tokio::task::JoinError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Port(#[from] PortError),
+    #[error("your token is limited to other targets than {0}; ask whoever runs the agent for one that includes it")]
+    Forbidden(String),
+    #[error("the name \"{name}\" is taken by an intercept of {owner}; choose another with --name")]
+    NameTaken { name: String, owner: String },
+    #[error(
+        "this would clash with intercept \"{name}\" of {owner}, which takes {theirs}: of two intercepts on one \
+         port, neither may take all requests of the other; match another value"
+    )]
+    Clash { name: String, owner: String, theirs: String },
+    #[error("there is no intercept \"{0}\"; `redirector list` shows those there are")]
+    Unknown(String),
+    #[error("intercept \"{0}\" was removed")]
+    Removed(String),
+    #[error("the name \"{0}\" can't be used: letters, digits, '-', '_' and '.' only, 64 at most")]
+    BadName(String),
+}
+
+/// Who calls: a developer with a token, or root over the unix socket.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    Root,
+    Token(TokenGrant),
+}
+
+impl Caller {
+    fn name(&self) -> &str {
+        match self {
+            Self::Root => ROOT,
+            Self::Token(grant) => &grant.name,
+        }
+    }
+
+    fn may_use(&self, target: &str) -> bool {
+        match self {
+            Self::Root => true,
+            Self::Token(grant) => grant.allows(target),
+        }
+    }
+
+    fn owns(&self, entry: &Entry) -> bool {
+        match self {
+            Self::Root => true,
+            Self::Token(_) => entry.token == self.name(),
+        }
+    }
+}
+
+/// All intercepts and targets of this agent.
+pub struct Registry {
+    options: HostOptions,
+    /// How long an intercept waits for its developer to come back.
+    grace: Duration,
+    started: Instant,
+    client_address_reason: Option<String>,
+    state: Mutex<State>,
+    threads: StdMutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct State {
+    hosts: HashMap<NetnsId, Host>,
+    /// Oldest first.
+    entries: Vec<Entry>,
+    /// Instances whose intercept was removed by somebody.
+    removed: VecDeque<String>,
+}
+
+struct Host {
+    host: Arc<TargetHost>,
+    ports: BTreeMap<u16, Arc<Routes>>,
+}
+
+struct Entry {
+    request: CreateIntercept,
+    name: String,
+    /// The token's name.
+    token: String,
+    created: String,
+    netns: NetnsId,
+    intercept: Arc<Intercept>,
+    /// Counts the tunnels it has had: the end of an old one says nothing about the one that replaced it.
+    tunnels: u64,
+    away_since: Option<Instant>,
+}
+
+impl Entry {
+    fn info(&self) -> InterceptInfo {
+        InterceptInfo {
+            name: self.name.clone(),
+            target: self.request.target.clone(),
+            port: self.request.port,
+            matcher: self.request.matcher.clone(),
+            when_away: self.request.when_away,
+            owner: self.request.owner.clone(),
+            token: self.token.clone(),
+            to: self.request.to.clone(),
+            connected: self.intercept.tunnel().is_some(),
+            created: self.created.clone(),
+            counts: self.intercept.stats.read(),
+        }
+    }
+}
+
+impl Registry {
+    pub fn new(options: HostOptions, grace: Duration, client_address_reason: Option<String>) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            grace,
+            started: Instant::now(),
+            client_address_reason,
+            state: Mutex::default(),
+            threads: StdMutex::default(),
+        })
+    }
+
+    /// Creates an intercept, or finds the one that the same process has created before.
+    pub async fn create(
+        self: &Arc<Self>,
+        request: CreateIntercept,
+        caller: &Caller,
+    ) -> Result<Created, RegistryError> {
+        if !caller.may_use(&request.target.to_string()) {
+            return Err(RegistryError::Forbidden(request.target.to_string()));
+        }
+        if let Some(name) = &request.name
+            && !valid_name(name)
+        {
+            return Err(RegistryError::BadName(name.clone()));
+        }
+        let target = request.target.clone();
+        let resolved = tokio::task::spawn_blocking(move || resolve(&target)).await??;
+        let netns = resolved.netns.id();
+
+        let mut state = self.state.lock().await;
+        if state.removed.contains(&request.instance) {
+            return Err(RegistryError::Removed(request.name.unwrap_or_default()));
+        }
+        if let Some(entry) = state.entries.iter().find(|entry| entry.request.instance == request.instance) {
+            if entry.netns == netns {
+                return Ok(Created { intercept: entry.info(), warnings: Vec::new() });
+            }
+            // The pod was made anew under the same name: the intercept moves.
+            let name = entry.name.clone();
+            Self::take_out(&mut state, &name).await;
+        }
+        Self::take_out_own_strays(&mut state, &request, netns, caller).await;
+        Self::refuse_clashes(&state, &request, netns)?;
+
+        let (host, routes) = self.port(&mut state, &resolved, request.port).await?;
+        let warnings = match &routes {
+            PortRoutes::Open(_) => Vec::new(),
+            PortRoutes::New(routes) => {
+                let opened = host.open_port(request.port, Arc::clone(routes)).await;
+                if opened.is_err() {
+                    Self::drop_port_if_unused(&mut state, netns, request.port).await;
+                }
+                opened?
+            }
+        };
+        let name = request.name.clone().unwrap_or_else(|| made_up_name(&request));
+        let intercept = Arc::new(Intercept::new(name.clone(), request.matcher.clone(), request.when_away));
+        routes.routes().add(Arc::clone(&intercept));
+        tracing::info!(name, target = %request.target, port = request.port, owner = request.owner, "intercept created");
+        let entry = Entry {
+            name,
+            token: caller.name().to_owned(),
+            created: jiff::Timestamp::now().to_string(),
+            netns,
+            intercept,
+            tunnels: 0,
+            away_since: Some(Instant::now()),
+            request,
+        };
+        let created = Created { intercept: entry.info(), warnings };
+        state.entries.push(entry);
+        Ok(created)
+    }
+
+    /// Removes an intercept for good: its developer is not to bring it back.
+    pub async fn remove(&self, name: &str, caller: &Caller) -> Result<(), RegistryError> {
+        let mut state = self.state.lock().await;
+        let entry = state.entries.iter().find(|entry| entry.name == name);
+        let Some(entry) = entry.filter(|entry| caller.owns(entry)) else {
+            return Err(RegistryError::Unknown(name.to_owned()));
+        };
+        let instance = entry.request.instance.clone();
+        state.removed.push_back(instance);
+        if state.removed.len() > REMEMBERED {
+            state.removed.pop_front();
+        }
+        Self::take_out(&mut state, name).await;
+        Ok(())
+    }
+
+    /// The intercept's requests go through `tunnel` from now on. The number is for [`Self::disconnect`].
+    pub async fn connect(&self, name: &str, caller: &Caller, tunnel: Tunnel) -> Result<u64, RegistryError> {
+        let mut state = self.state.lock().await;
+        let entry = state.entries.iter_mut().find(|entry| entry.name == name);
+        let Some(entry) = entry.filter(|entry| caller.owns(entry)) else {
+            return Err(RegistryError::Unknown(name.to_owned()));
+        };
+        if let Some(old) = entry.intercept.tunnel() {
+            old.close();
+        }
+        entry.intercept.connect(Some(tunnel));
+        entry.tunnels += 1;
+        entry.away_since = None;
+        Ok(entry.tunnels)
+    }
+
+    /// The tunnel with this number has ended.
+    pub async fn disconnect(&self, name: &str, number: u64) {
+        let mut state = self.state.lock().await;
+        if let Some(entry) = state.entries.iter_mut().find(|e| e.name == name && e.tunnels == number) {
+            entry.intercept.connect(None);
+            entry.away_since = Some(Instant::now());
+        }
+    }
+
+    /// Does the intercept exist, and may this caller be its tunnel?
+    pub async fn may_connect(&self, name: &str, caller: &Caller) -> Result<(), RegistryError> {
+        let state = self.state.lock().await;
+        match state.entries.iter().find(|entry| entry.name == name) {
+            Some(entry) if caller.owns(entry) => Ok(()),
+            _ => Err(RegistryError::Unknown(name.to_owned())),
+        }
+    }
+
+    /// Ends the intercepts of a token that was revoked.
+    pub async fn revoke(&self, token_name: &str) {
+        let mut state = self.state.lock().await;
+        let names: Vec<String> =
+            state.entries.iter().filter(|e| e.token == token_name).map(|e| e.name.clone()).collect();
+        for name in names {
+            Self::take_out(&mut state, &name).await;
+        }
+    }
+
+    pub async fn list(&self) -> Vec<InterceptInfo> {
+        self.state.lock().await.entries.iter().map(Entry::info).collect()
+    }
+
+    pub async fn status(&self) -> Status {
+        let (hosts, intercepts) = {
+            let state = self.state.lock().await;
+            let hosts: Vec<_> = state.hosts.values().map(|host| Arc::clone(&host.host)).collect();
+            (hosts, state.entries.iter().map(Entry::info).collect())
+        };
+        let mut targets = Vec::new();
+        for host in hosts {
+            targets.extend(host.status().await);
+        }
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime: self.started.elapsed().as_secs(),
+            client_address_shown: self.client_address_reason.is_none(),
+            client_address_reason: self.client_address_reason.clone(),
+            targets,
+            intercepts,
+        }
+    }
+
+    /// Lets go of intercepts whose developer stays away. Never returns.
+    pub async fn expire(&self) {
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            let mut state = self.state.lock().await;
+            let expired: Vec<String> = state
+                .entries
+                .iter()
+                .filter(|entry| entry.away_since.is_some_and(|since| since.elapsed() > self.grace))
+                .map(|entry| entry.name.clone())
+                .collect();
+            for name in expired {
+                tracing::info!(name, "developer stayed away: intercept ended");
+                Self::take_out(&mut state, &name).await;
+            }
+        }
+    }
+
+    /// Detaches everything. Connections go on until the drain ends; the threads are returned to wait for.
+    pub async fn shut_down(&self) -> Vec<JoinHandle<()>> {
+        let mut state = self.state.lock().await;
+        let names: Vec<String> = state.entries.iter().map(|entry| entry.name.clone()).collect();
+        for name in names {
+            Self::take_out(&mut state, &name).await;
+        }
+        std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The port's routes; starts the target's threads and attaches if need be.
+    async fn port(
+        self: &Arc<Self>,
+        state: &mut State,
+        resolved: &crate::target::resolve::ResolvedTarget,
+        port: u16,
+    ) -> Result<(Arc<TargetHost>, PortRoutes), RegistryError> {
+        let netns = resolved.netns.id();
+        if !state.hosts.contains_key(&netns) {
+            let (host, threads) = TargetHost::start(resolved, &self.options).await?;
+            let mut known = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            known.retain(|thread| !thread.is_finished());
+            known.extend(threads);
+            drop(known);
+            let host = Arc::new(host);
+            tokio::spawn(Arc::clone(self).watch(netns, host.gone()));
+            state.hosts.insert(netns, Host { host, ports: BTreeMap::new() });
+        }
+        let Some(entry) = state.hosts.get_mut(&netns) else { return Err(PortError::Gone.into()) };
+        let routes = match entry.ports.get(&port) {
+            Some(routes) => PortRoutes::Open(Arc::clone(routes)),
+            None => {
+                let routes = Arc::new(Routes::default());
+                entry.ports.insert(port, Arc::clone(&routes));
+                PortRoutes::New(routes)
+            }
+        };
+        Ok((Arc::clone(&entry.host), routes))
+    }
+
+    /// Lets go of a target that is no longer there.
+    async fn watch(self: Arc<Self>, netns: NetnsId, gone: impl Future<Output = String> + Send) {
+        let reason = gone.await;
+        let mut state = self.state.lock().await;
+        let names: Vec<String> =
+            state.entries.iter().filter(|e| e.netns == netns).map(|e| e.name.clone()).collect();
+        for name in names {
+            tracing::info!(name, reason, "target gone: intercept ended");
+            Self::take_out(&mut state, &name).await;
+        }
+        state.hosts.remove(&netns);
+    }
+
+    fn refuse_clashes(
+        state: &State,
+        request: &CreateIntercept,
+        netns: NetnsId,
+    ) -> Result<(), RegistryError> {
+        for entry in &state.entries {
+            let (name, owner) = (entry.name.clone(), entry.request.owner.clone());
+            if request.name.as_ref() == Some(&name) {
+                return Err(RegistryError::NameTaken { name, owner });
+            }
+            let theirs = &entry.request.matcher;
+            if entry.netns == netns
+                && entry.request.port == request.port
+                && (theirs.subsumes(&request.matcher) || request.matcher.subsumes(theirs))
+            {
+                return Err(RegistryError::Clash { name, owner, theirs: theirs.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    /// A developer who was cut off comes back as another process: what is in its way and its own makes room.
+    async fn take_out_own_strays(
+        state: &mut State,
+        request: &CreateIntercept,
+        netns: NetnsId,
+        caller: &Caller,
+    ) {
+        let strays: Vec<String> = state
+            .entries
+            .iter()
+            .filter(|entry| {
+                let same_person = caller.name() == entry.token && entry.request.owner == request.owner;
+                let in_the_way = request.name.as_ref() == Some(&entry.name)
+                    || (entry.netns == netns && entry.request.port == request.port);
+                same_person && in_the_way && entry.intercept.tunnel().is_none()
+            })
+            .map(|entry| entry.name.clone())
+            .collect();
+        for name in strays {
+            Self::take_out(state, &name).await;
+        }
+    }
+
+    async fn take_out(state: &mut State, name: &str) {
+        let Some(at) = state.entries.iter().position(|entry| entry.name == name) else { return };
+        let entry = state.entries.remove(at);
+        tracing::info!(name, target = %entry.request.target, "intercept ended");
+        if let Some(host) = state.hosts.get(&entry.netns)
+            && let Some(routes) = host.ports.get(&entry.request.port)
+        {
+            routes.remove(name);
+        }
+        if let Some(tunnel) = entry.intercept.tunnel() {
+            tunnel.close();
+        }
+        entry.intercept.connect(None);
+        Self::drop_port_if_unused(state, entry.netns, entry.request.port).await;
+    }
+
+    async fn drop_port_if_unused(state: &mut State, netns: NetnsId, port: u16) {
+        if state.entries.iter().any(|entry| entry.netns == netns && entry.request.port == port) {
+            return;
+        }
+        let Some(host) = state.hosts.get_mut(&netns) else { return };
+        host.host.close_port(port).await;
+        host.ports.remove(&port);
+        if host.ports.is_empty() {
+            // Dropping the last handle detaches; open connections keep the threads until they end.
+            state.hosts.remove(&netns);
+        }
+    }
+}
+
+/// The routes of a port, and whether anyone takes its connections yet.
+enum PortRoutes {
+    Open(Arc<Routes>),
+    New(Arc<Routes>),
+}
+
+impl PortRoutes {
+    fn routes(&self) -> &Routes {
+        match self {
+            Self::Open(routes) | Self::New(routes) => routes,
+        }
+    }
+}
+
+fn valid_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+/// Short enough to type, and not taken.
+fn made_up_name(request: &CreateIntercept) -> String {
+    let key = InterceptKey::random().map(|key| key.to_string()).unwrap_or_default();
+    let suffix: String = key.chars().take(6).collect();
+    format!("port-{}-{suffix}", request.port)
+}

@@ -1,0 +1,85 @@
+//! The random key of an intercept that was asked for without conditions.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+
+use super::error::ConditionError;
+use super::{baggage, header, tracestate};
+use crate::http1::RequestView;
+
+/// 32 symbols: every byte maps to one of them with the same chance.
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+/// 26 symbols of 5 bits are 130 bits.
+const RANDOM_LEN: usize = 26;
+const MIN_LEN: usize = 16;
+const MAX_LEN: usize = 64;
+
+/// 16 to 64 of `a-z` and `0-9`: valid as it is in a header, in baggage and in trace state.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InterceptKey(String);
+
+/// The operating system gives no random numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the operating system gives no random numbers: check that getrandom(2) or /dev/urandom works here")]
+pub struct NoRandomness;
+
+impl InterceptKey {
+    /// The header that carries a key as its whole value.
+    pub const HEADER: &str = "x-redirector-intercept";
+    /// The key of the baggage or trace state member that carries an intercept key as its value.
+    pub const MEMBER: &str = "redirector";
+
+    /// A new key of 130 random bits.
+    pub fn random() -> Result<Self, NoRandomness> {
+        let mut bytes = [0; RANDOM_LEN];
+        SystemRandom::new().fill(&mut bytes).map_err(|_| NoRandomness)?;
+        Ok(Self(bytes.iter().map(|&byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The request carries this key in any of the three places.
+    #[must_use]
+    pub fn matches(&self, request: &RequestView<'_>) -> bool {
+        header::has_line(request, Self::HEADER, &self.0)
+            || baggage::has_member(request, Self::MEMBER, &self.0)
+            || tracestate::has_member(request, Self::MEMBER, &self.0)
+    }
+}
+
+impl FromStr for InterceptKey {
+    type Err = ConditionError;
+
+    fn from_str(text: &str) -> Result<Self, ConditionError> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl TryFrom<String> for InterceptKey {
+    type Error = ConditionError;
+
+    fn try_from(text: String) -> Result<Self, ConditionError> {
+        let valid = (MIN_LEN..=MAX_LEN).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        if valid { Ok(Self(text)) } else { Err(ConditionError::InterceptKey { min: MIN_LEN, max: MAX_LEN }) }
+    }
+}
+
+impl From<InterceptKey> for String {
+    fn from(key: InterceptKey) -> Self {
+        key.0
+    }
+}
+
+impl fmt::Display for InterceptKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
