@@ -6,6 +6,7 @@ use crate::{
     api::TargetStatus,
     datapath::{AttachKind, Door, DoorError, PortListeners},
     engine::PortContext,
+    redirect_rules::{Certainty, RedirectFinding, redirect_of},
     target::{Target, listening::ListeningSockets, presence::Presence},
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -96,8 +97,12 @@ impl Warden {
                 },
             }
         }
+        // The namespace lives as long as threads and sockets are in it: those of a target that is gone must go.
+        let gone = self.gone.borrow().is_some();
         for port in self.ports.keys() {
-            self.tell_workers(|| Some(WorkerCommand::Close { port: *port }));
+            self.tell_workers(|| {
+                Some(if gone { WorkerCommand::Cut } else { WorkerCommand::Close { port: *port } })
+            });
         }
     }
 
@@ -201,6 +206,20 @@ fn warnings(port: u16) -> Vec<String> {
         )),
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "cannot read the target's listening sockets"),
+    }
+    match redirect_of(port) {
+        Ok(Some(RedirectFinding { table, chain, rule, certainty })) => {
+            let verb = match certainty {
+                Certainty::Redirects => "redirects",
+                Certainty::MayRedirect => "may redirect",
+            };
+            warnings.push(format!(
+                "netfilter (iptables or nftables) in the target {verb} port {port}, as service meshes do: what it \
+                 takes never reaches this intercept ({table}, chain {chain}: {rule})"
+            ));
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, "cannot tell whether netfilter redirects the port"),
     }
     warnings
 }

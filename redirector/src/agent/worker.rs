@@ -31,6 +31,8 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 pub enum WorkerCommand {
     Listen { port: u16, listeners: Vec<StdListener>, context: PortContext },
     Close { port: u16 },
+    /// Drop all connections and end.
+    Cut,
 }
 
 /// Tells from outside that a worker's scheduler runs.
@@ -73,6 +75,7 @@ pub async fn run(
     let mut accepting: HashMap<u16, Vec<AbortHandle>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
+            WorkerCommand::Cut => return,
             WorkerCommand::Listen { port, listeners, context } => {
                 let loops = listeners
                     .into_iter()

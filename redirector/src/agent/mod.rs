@@ -1,0 +1,159 @@
+//! The node agent: owns the eBPF programs, the listeners and the intercepts of one node.
+
+mod api_server;
+mod caller;
+mod cgroup_root;
+mod leftovers;
+mod registry;
+mod target_host;
+mod warden;
+mod worker;
+
+use crate::{
+    datapath::{AttachKind, PeerNames},
+    tunnel::{identity::AgentIdentity, store::TokenStore, tls},
+};
+use anyhow::{Context as _, Result};
+use api_server::Api;
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
+use registry::Registry;
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use target_host::HostOptions;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::sleep,
+};
+
+pub use cgroup_root::cgroup2_root;
+
+/// How the agent is run.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    pub listen: SocketAddr,
+    pub state_dir: PathBuf,
+    pub attach: AttachKind,
+    pub log_packets: bool,
+    /// How long an intercept waits for a developer who was cut off.
+    pub grace: Duration,
+}
+
+/// The agent's socket for root, in its state directory.
+pub const SOCKET: &str = "agent.sock";
+
+/// Runs until SIGTERM or SIGINT. Nothing is attached when it returns.
+pub async fn run(options: AgentOptions) -> Result<()> {
+    let _lock = lock_state(&options.state_dir)?;
+    raise_file_limit();
+    let identity = AgentIdentity::load_or_create(&options.state_dir)?;
+    let tokens = TokenStore::open(&options.state_dir, identity.fingerprint())?;
+    tokens.ensure_default_token()?;
+    tokio::task::spawn_blocking(leftovers::sweep).await?;
+
+    let (peer_names, client_address_reason) = match attach_peer_names() {
+        Ok(names) => (Some(names), None),
+        Err(error) => {
+            tracing::warn!("apps see the agent's address instead of the client's: {error:#}");
+            (None, Some(format!("{error:#}")))
+        }
+    };
+    let (drain_sender, drain) = watch::channel(false);
+    let host_options =
+        HostOptions { attach: options.attach, log_packets: options.log_packets, peer_names, drain };
+    let registry = Registry::new(host_options, options.grace, client_address_reason);
+    let api = Api { registry: Arc::clone(&registry), tokens: tokens.clone() };
+
+    let socket_path = options.state_dir.join(SOCKET);
+    let unix = bind_unix(&socket_path)?;
+    let tcp = TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (--listen)", options.listen))?;
+    let tls = tls::server_config(&identity, &tokens)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    println!("join token for developers: {}", tokens.default_token_path().display());
+    println!("listening on {} for developers, on {} for root", tcp.local_addr()?, socket_path.display());
+    tokio::select! {
+        () = api_server::serve_tls(tcp, tls, api.clone()) => {}
+        () = api_server::serve_unix(unix, api) => {}
+        () = registry.expire() => {}
+        _ = terminate.recv() => tracing::info!("SIGTERM"),
+        _ = interrupt.recv() => tracing::info!("SIGINT"),
+    }
+
+    // New connections go to the app from here on; those that are open may finish what they are at.
+    let threads = registry.shut_down().await;
+    drain_sender.send_replace(true);
+    wait_for(threads).await;
+    let _ = fs::remove_file(&socket_path);
+    println!("stopped, nothing is attached any more");
+    Ok(())
+}
+
+/// Makes the state directory, for this user only, and sees to it that no other agent uses it.
+fn lock_state(dir: &Path) -> Result<Flock<File>> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("cannot create the state directory {} (--state-dir)", dir.display()))?;
+    fs::set_permissions(dir, Permissions::from_mode(0o700))
+        .with_context(|| format!("cannot close the state directory {} to others", dir.display()))?;
+    let path = dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        anyhow::Error::new(errno).context(format!(
+            "another agent uses the state directory {}: stop it, or choose another with --state-dir",
+            dir.display()
+        ))
+    })
+}
+
+/// Each connection takes two descriptors; the soft limit of most systems is 1024.
+fn raise_file_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+fn attach_peer_names() -> Result<Arc<PeerNames>> {
+    let root = cgroup2_root().context(
+        "no cgroup2 is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified, or the host's into the container",
+    )?;
+    Ok(PeerNames::attach(&root)?)
+}
+
+fn bind_unix(path: &Path) -> Result<UnixListener> {
+    // The lock is ours, so a socket that is there belongs to no one.
+    let _ = fs::remove_file(path);
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+async fn wait_for(threads: Vec<JoinHandle<()>>) {
+    let deadline = Instant::now() + worker::DRAIN_DEADLINE + Duration::from_secs(1);
+    while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
+        sleep(Duration::from_millis(20)).await;
+    }
+    for thread in threads.into_iter().filter(JoinHandle::is_finished) {
+        if thread.join().is_err() {
+            tracing::error!("a target's thread had panicked");
+        }
+    }
+}
