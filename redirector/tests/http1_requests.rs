@@ -186,6 +186,23 @@ fn a_bad_trailer_is_raw_from_its_first_byte() {
 }
 
 #[test]
+fn a_trailer_section_is_bounded_as_a_whole() {
+    let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let line = format!("X: {}\r\n", "x".repeat(1024 - 5));
+    let stream = |last: usize| {
+        let last = format!("Y: {}\r\n", "y".repeat(last - 5));
+        format!("{head}0\r\n{}{last}\r\n", line.repeat(MAX_HEAD / 1024 - 1))
+    };
+    for cuts in [whole(), Cuts::every(100)] {
+        // The empty line at its end counts.
+        let events = run_requests(stream(1022).as_bytes(), &cuts);
+        assert_eq!(events.last(), Some(&Event::End));
+        let events = run_requests(stream(1023).as_bytes(), &cuts);
+        assert_eq!(events.last(), Some(&Event::Raw(RawReason::MalformedTrailer)));
+    }
+}
+
+#[test]
 fn what_cannot_be_http1_is_raw_at_its_first_impossible_byte() {
     use RawReason::*;
     // The last byte of each is the one that decides.
