@@ -9,7 +9,7 @@ use crate::{
     datapath::{AttachKind, DoorError, PeerNames},
     engine::{PortContext, PortStats, Routes, UpstreamConnector},
     target::{
-        netns::{Netns, NetnsId},
+        netns::Netns,
         presence::Presence,
         resolve::ResolvedTarget,
     },
@@ -53,7 +53,6 @@ pub struct HostOptions {
 
 /// A target with its threads. Dropping it detaches everything; the threads end with their last connection.
 pub struct TargetHost {
-    pub netns: NetnsId,
     upstream: Arc<UpstreamConnector>,
     drain: watch::Receiver<bool>,
     warden: mpsc::UnboundedSender<WardenCommand>,
@@ -111,7 +110,7 @@ impl TargetHost {
         }
         let upstream = ready.await.map_err(|_| HostError::Died)??;
         let host =
-            Self { netns: resolved.netns.id(), upstream, drain: options.drain.clone(), warden, gone };
+            Self { upstream, drain: options.drain.clone(), warden, gone };
         Ok((host, handles))
     }
 

@@ -1,0 +1,62 @@
+//! The command line: one file per command.
+
+#[cfg(target_os = "linux")]
+mod agent;
+#[cfg(target_os = "linux")]
+mod check;
+mod connection;
+mod intercept;
+mod list;
+mod output;
+mod remove;
+mod status;
+mod targets;
+mod token;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Run one service of a cluster on your own machine.
+///
+/// Requests that carry your context reach your machine; all others stay with the live service, which is neither
+/// changed nor restarted. `redirector agent` runs on the node of the service, `redirector intercept` on your
+/// machine.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[cfg(target_os = "linux")]
+    Agent(agent::AgentCommand),
+    Intercept(intercept::InterceptCommand),
+    List(list::ListCommand),
+    Status(status::StatusCommand),
+    Remove(remove::RemoveCommand),
+    Targets(targets::TargetsCommand),
+    Token(token::TokenCommand),
+    #[cfg(target_os = "linux")]
+    Check(check::CheckCommand),
+}
+
+impl Cli {
+    /// Runs the command to its end.
+    pub fn run(self) -> Result<ExitCode> {
+        match self.command {
+            #[cfg(target_os = "linux")]
+            Command::Agent(command) => command.run(),
+            Command::Intercept(command) => command.run(),
+            Command::List(command) => command.run(),
+            Command::Status(command) => command.run(),
+            Command::Remove(command) => command.run(),
+            Command::Targets(command) => command.run(),
+            Command::Token(command) => command.run(),
+            #[cfg(target_os = "linux")]
+            Command::Check(command) => command.run(),
+        }
+    }
+}
