@@ -15,6 +15,8 @@ mod test;
 mod toolchain;
 mod workspace;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -60,22 +62,30 @@ enum Command {
     Toolchain,
 }
 
-fn main() -> Result<()> {
-    let workspace = Workspace::current();
-    match Arguments::parse().command {
-        Command::Build => {
-            build::build(&workspace)?;
-            println!("{}", workspace.release_binary().display());
-            Ok(())
+fn main() -> ExitCode {
+    match execute(Arguments::parse().command, &Workspace::current()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not anyhow's own form, which adds a backtrace where the environment asks for those of panics.
+            let causes: Vec<_> = error.chain().map(ToString::to_string).collect();
+            eprintln!("\nerror: {}", causes.join("\n\ncaused by: "));
+            ExitCode::FAILURE
         }
-        Command::Run { arguments } => run::run(&workspace, &arguments),
-        Command::Test { arguments } => test::test(&workspace, &arguments),
-        Command::Lint => lint::lint(&workspace),
-        Command::Ebpf => {
-            println!("{}", ebpf::build(&workspace, Warnings::Shown)?.display());
-            Ok(())
-        }
-        Command::Reproducible => reproducible::check(&workspace),
-        Command::Toolchain => toolchain::show(&workspace),
     }
+}
+
+fn execute(command: Command, workspace: &Workspace) -> Result<()> {
+    match command {
+        Command::Build => {
+            build::build(workspace)?;
+            println!("{}", workspace.release_binary().display());
+        }
+        Command::Run { arguments } => run::run(workspace, &arguments)?,
+        Command::Test { arguments } => test::test(workspace, &arguments)?,
+        Command::Lint => lint::lint(workspace)?,
+        Command::Ebpf => println!("{}", ebpf::build(workspace, Warnings::Shown)?.display()),
+        Command::Reproducible => reproducible::check(workspace)?,
+        Command::Toolchain => toolchain::show(workspace)?,
+    }
+    Ok(())
 }

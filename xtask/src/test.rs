@@ -3,29 +3,13 @@
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use lab::{PACKAGES, Package};
 
 use crate::{
     apt, build, cargo, process, reproducible,
     step::{note, step},
     workspace::Workspace,
 };
-
-/// A Debian package and what the tests want it for.
-struct Package {
-    name: &'static str,
-    reason: &'static str,
-}
-
-const PACKAGES: &[Package] = &[
-    Package { name: "curl", reason: "the client of most tests" },
-    Package { name: "iproute2", reason: "ip, tc and ss: builds the lab, sees what is left in it" },
-    Package { name: "iptables", reason: "a pod whose port a service mesh redirects" },
-    Package { name: "nginx", reason: "an app nobody modified; also TLS and HTTP/2" },
-    Package { name: "openssl", reason: "certificate of the TLS app" },
-    Package { name: "procps", reason: "ps and pgrep: sees what is left running" },
-    Package { name: "python3", reason: "the HTTP app that reports what it was sent" },
-    Package { name: "util-linux", reason: "nsenter, setpriv and prlimit" },
-];
 
 /// Installs what the tests need, builds, proves the build reproducible, runs the tests. With `arguments`, which go to
 /// `cargo test`, only the tests they choose.
