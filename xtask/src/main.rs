@@ -1,1 +1,91 @@
-fn main() {}
+//! Builds, tests and lints redirector: `cargo xtask --help`.
+
+mod apt;
+mod build;
+mod cargo;
+mod compiler;
+mod ebpf;
+mod linker;
+mod lint;
+mod process;
+mod reproducible;
+mod run;
+mod step;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{ebpf::Warnings, workspace::Workspace};
+
+/// Builds, tests and lints redirector.
+///
+/// New here? `cargo xtask build` makes target/release/redirector. As root on Debian every command
+/// installs what it needs and misses; elsewhere it says what to install and how.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the release binary: target/release/redirector
+    Build,
+    /// Build, then run redirector as root with ARGS, such as `run -- agent`
+    Run {
+        /// What to pass to redirector
+        #[arg(last = true, value_name = "ARGS")]
+        arguments: Vec<String>,
+    },
+    /// Build and run all tests (as root: they make network namespaces)
+    Test {
+        /// What to pass to `cargo test`, such as `-- --test scenarios keep_alive`
+        #[arg(last = true, value_name = "ARGS")]
+        arguments: Vec<String>,
+    },
+    /// Check formatting, clippy, warnings of the eBPF half and, where cargo-deny is there, licences
+    Lint,
+    /// Build only the eBPF half: target/ebpf/redirector.o
+    Ebpf,
+    /// Build the eBPF half in two directories and compare the bytes
+    Reproducible,
+    /// Find, or install, what the eBPF half is built with: a compiler that knows BPF, and bpf-linker
+    ///
+    /// Looks for a prebuilt BPF core, then for rust-src, in rustup's nightly and stable and in
+    /// /usr/bin, or only in EBPF_TOOLCHAIN (a rustup toolchain, or the path of a rustc).
+    Toolchain,
+}
+
+fn main() -> ExitCode {
+    match execute(Arguments::parse().command, &Workspace::current()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not anyhow's own form, which adds a backtrace where the environment asks for those of panics.
+            let causes: Vec<_> = error.chain().map(ToString::to_string).collect();
+            eprintln!("\nerror: {}", causes.join("\n\ncaused by: "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command, workspace: &Workspace) -> Result<()> {
+    match command {
+        Command::Build => {
+            build::build(workspace)?;
+            println!("{}", workspace.release_binary().display());
+        }
+        Command::Run { arguments } => run::run(workspace, &arguments)?,
+        Command::Test { arguments } => test::test(workspace, &arguments)?,
+        Command::Lint => lint::lint(workspace)?,
+        Command::Ebpf => println!("{}", ebpf::build(workspace, Warnings::Shown)?.display()),
+        Command::Reproducible => reproducible::check(workspace)?,
+        Command::Toolchain => toolchain::show(workspace)?,
+    }
+    Ok(())
+}

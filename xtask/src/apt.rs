@@ -1,0 +1,123 @@
+//! Installs Debian packages: only what is missing, without questions, without starting daemons.
+
+use std::{fs, process::Command};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    process,
+    step::{note, step},
+};
+
+/// Runs `$2…` while the policy file `$1` forbids maintainer scripts to start daemons; then puts back what
+/// was there. In a shell, because its trap also does this when Ctrl-C ends the lot.
+const WITHOUT_DAEMONS: &str = r#"
+policy=$1; shift
+restore() { rm -f "$policy"; if [ -e "$policy.saved" ]; then mv "$policy.saved" "$policy"; fi; }
+trap restore EXIT; trap 'exit 130' INT; trap 'exit 143' TERM HUP
+# What a killed run left: its own policy, and beside it the one to put back.
+if grep -qs 'cargo xtask' "$policy"; then restore; fi
+if [ -e "$policy" ]; then mv "$policy" "$policy.saved" || exit 1; fi
+printf '#!/bin/sh\n# cargo xtask is installing packages\nexit 101\n' >"$policy" && chmod 755 "$policy" || exit 1
+"$@"
+"#;
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Whether this is Debian, whose package names we know.
+pub fn is_debian() -> bool {
+    fs::read_to_string("/etc/os-release")
+        .is_ok_and(|text| text.lines().any(|line| matches!(line, "ID=debian" | "ID=\"debian\"")))
+        && process::in_path("apt-get").is_some()
+}
+
+/// Installs those of `packages` that are not there. Errors when there are some and this is not root.
+pub fn install(packages: &[&str]) -> Result<()> {
+    let missing = missing(packages)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    if !process::is_root() {
+        bail!(
+            "Debian packages are missing. Run:\n    sudo apt-get install -y --no-install-recommends {names}"
+        );
+    }
+    step(format!("install {names}"), || {
+        // A broken third-party repository must not matter; if ours is broken, the install says so.
+        if let Err(error) = process::run_quietly(apt_get().arg("update")) {
+            note(format!("goes on with old package lists: {error:#}"));
+        }
+        process::run_quietly(
+            Command::new("sh")
+                .args(["-c", WITHOUT_DAEMONS, "apt", POLICY, "apt-get"])
+                .args(["install", "-y", "-q", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"])
+                .args(["-o", "Dpkg::Options::=--force-confold"])
+                .args(missing)
+                .env("DEBIAN_FRONTEND", "noninteractive"),
+        )
+    })
+}
+
+fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
+    // Fails when it does not know one of the names, and still lists the others.
+    let output = Command::new("dpkg-query")
+        .args(["-W", "-f", "${Package} ${db:Status-Status}\n"])
+        .args(packages)
+        .output()?;
+    let listed = String::from_utf8_lossy(&output.stdout);
+    let is_installed = |package: &&str| listed.lines().any(|line| line == format!("{package} installed"));
+    Ok(packages.iter().copied().filter(|package| !is_installed(package)).collect())
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-o", "DPkg::Lock::Timeout=300"]);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn without_daemons(policy: &Path, script: &str) -> bool {
+        let mut command = Command::new("sh");
+        command.args(["-c", WITHOUT_DAEMONS, "apt"]).arg(policy).args(["sh", "-c", script]).arg(policy);
+        command.status().unwrap().success()
+    }
+
+    #[test]
+    fn daemons_are_forbidden_while_packages_are_installed_and_nothing_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let policy = directory.path().join("policy-rc.d");
+        assert!(without_daemons(&policy, r#""$0" nginx start; [ $? = 101 ]"#));
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_policy_of_the_machine_comes_back_also_after_a_failure_and_a_kill() {
+        let directory = tempfile::tempdir().unwrap();
+        let policy = directory.path().join("policy-rc.d");
+        fs::write(&policy, "of the machine").unwrap();
+
+        assert!(!without_daemons(&policy, "exit 100"));
+        assert_eq!(fs::read_to_string(&policy).unwrap(), "of the machine");
+
+        // SIGKILL to the shell, which then cannot put anything back.
+        assert!(!without_daemons(&policy, "kill -KILL $PPID"));
+        assert_ne!(fs::read_to_string(&policy).unwrap(), "of the machine");
+        assert!(without_daemons(&policy, "true"));
+        assert_eq!(fs::read_to_string(&policy).unwrap(), "of the machine");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_what_is_not_installed_is_missing() {
+        if !is_debian() {
+            return;
+        }
+        assert_eq!(missing(&["dpkg", "redirector-no-such-package"]).unwrap(), ["redirector-no-such-package"]);
+    }
+}
