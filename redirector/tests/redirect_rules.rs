@@ -1,5 +1,6 @@
 //! Reading netfilter rules that the real tools made in real namespaces. Needs root, `iptables` and `nftables`.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of a test for code")]
 
 use std::fs;
 use std::io::Write;
