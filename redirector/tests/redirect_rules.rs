@@ -177,7 +177,7 @@ fn native_nft_rules_are_found() {
                 iif lo return
                 meta l4proto != tcp return
                 tcp dport @excluded return
-                tcp dport vmap { 80 : jump web, 1000-1999 : accept }
+                tcp dport vmap { 80 : jump web, 1000-1999 : accept, 2000-2999 : jump web, 60000-65535 : accept }
                 tcp dport 5000-5999 return
                 tcp dport < 20 return
                 ip saddr 10.0.0.0/8 tcp dport 7000 dnat ip to 10.1.1.1:70
@@ -199,6 +199,11 @@ fn native_nft_rules_are_found() {
         assert_eq!(pod.finding(port), None, "{port}");
     }
     assert!(pod.finding(9100).is_some());
+    assert_eq!(rule(2000), found("web", "tcp redirect to port 3000"), "adjacent intervals of a map");
+    assert_eq!(rule(2999), rule(2000));
+    assert_eq!(rule(59999), rule(8080));
+    assert_eq!(rule(60000), None);
+    assert_eq!(rule(65535), None);
 }
 
 #[test]
