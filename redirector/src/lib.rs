@@ -3,6 +3,10 @@
 #[cfg(target_os = "linux")]
 pub mod agent;
 pub mod api;
+#[cfg(target_os = "linux")]
+pub mod check;
+pub mod cli;
+pub mod client;
 pub mod context;
 #[cfg(target_os = "linux")]
 pub mod datapath;

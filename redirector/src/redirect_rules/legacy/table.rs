@@ -228,3 +228,71 @@ fn u16_at(bytes: &[u8], at: usize) -> Result<u16, Malformed> {
     let field = bytes.get(at..at + 2).and_then(|field| field.try_into().ok());
     field.map(u16::from_ne_bytes).ok_or(Malformed)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::redirect_rules::rule::Connection;
+    use crate::redirect_rules::walk::find_redirect;
+
+    // Captured on Linux 6.18, x86-64, after a short form of Istio's rules was set with iptables-legacy: 15008, 22 and
+    // 15020-15021 return, everything else is redirected to 15006.
+    const IPV4_BYTES: &[u8] = include_bytes!("captured/istio-ipv4.bin");
+    const IPV6_BYTES: &[u8] = include_bytes!("captured/istio-ipv6.bin");
+
+    fn raw(family: Family, entries: &[u8]) -> RawTable {
+        let hook_entries = match family {
+            Family::Ipv4 => [0, 304, u32::MAX, 456, 608],
+            Family::Ipv6 => [0, 416, u32::MAX, 624, 832],
+        };
+        RawTable { valid_hooks: 0b11011, hook_entries, entries: entries.to_vec() }
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn captured_tables_of_both_families_are_read() {
+        for (family, bytes) in [(Family::Ipv4, IPV4_BYTES), (Family::Ipv6, IPV6_BYTES)] {
+            let table = parse(family, "nat", &raw(family, bytes)).unwrap();
+            let inbound: Vec<String> =
+                table.chains["ISTIO_INBOUND"].rules.iter().map(ToString::to_string).collect();
+            assert_eq!(
+                inbound,
+                [
+                    "tcp dport 15008 return",
+                    "tcp dport 22,15020-15021 return",
+                    "tcp jump ISTIO_IN_REDIRECT",
+                    "return"
+                ]
+            );
+            let redirect =
+                |port| find_redirect(&table, Connection { family, port }).map(|found| found.rule.to_string());
+            assert_eq!(redirect(8080).as_deref(), Some("tcp REDIRECT to port 15006"));
+            assert_eq!(redirect(15021), None);
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_cut_off_is_refused() {
+        for length in 1..112 {
+            assert_eq!(parse(Family::Ipv4, "nat", &raw(Family::Ipv4, &IPV4_BYTES[..length])), Err(Malformed));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_damage_to_a_table_makes_the_parser_or_the_walk_fail(
+            damage in prop::collection::vec((0..IPV4_BYTES.len(), any::<u8>()), 1..20),
+            port: u16,
+        ) {
+            let mut bytes = IPV4_BYTES.to_vec();
+            for (at, byte) in damage {
+                bytes[at] = byte;
+            }
+            if let Ok(table) = parse(Family::Ipv4, "nat", &raw(Family::Ipv4, &bytes)) {
+                let _ = find_redirect(&table, Connection { family: Family::Ipv4, port });
+            }
+        }
+    }
+}

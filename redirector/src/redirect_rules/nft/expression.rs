@@ -190,22 +190,20 @@ impl<'a> Lowering<'a> {
         let name = fields.text(1)?;
         let by_port = self.register(fields.number(2)) == Some(&Register::DestinationPort);
         let negated = fields.number(5).unwrap_or_default() & NFT_LOOKUP_F_INV != 0;
-        let sets = self.sets;
-        let elements = sets.get(name).map_or([].as_slice(), Vec::as_slice);
-        let ranges = by_port.then(|| intervals(elements)).flatten();
-        let unknown = || Condition::Other(format!("lookup in {name}"));
+        // Of a set that could not be read nothing is known.
+        let elements = self.sets.get(name);
+        let ranges = if by_port { elements.and_then(|elements| intervals(elements)) } else { None };
+        let unknown = Condition::Other(format!("lookup in {name}"));
 
-        if fields.number(3) == Some(REGISTER_VERDICT) && fields.bytes(3).is_some() {
-            for (at, element) in elements.iter().enumerate() {
+        if fields.number(3) == Some(REGISTER_VERDICT) {
+            let ranged = ranges.iter().flatten().map(|(range, element)| {
+                (Condition::DestinationPort { ports: vec![range.clone()], negated: false }, *element)
+            });
+            let unranged =
+                elements.into_iter().flatten().filter(|element| ranges.is_none() || element.key.is_none());
+            for (condition, element) in ranged.chain(unranged.map(|element| (unknown.clone(), element))) {
                 let Some(verdict) = element.verdict.clone() else { continue };
-                let range = ranges.as_ref().and_then(|ranges| ranges.iter().find(|(from, _)| *from == at));
-                let mut conditions = self.conditions.clone();
-                conditions.push(match range {
-                    Some((_, range)) => {
-                        Condition::DestinationPort { ports: vec![range.clone()], negated: false }
-                    }
-                    None => unknown(),
-                });
+                let conditions = self.conditions.iter().cloned().chain([condition]).collect();
                 self.rules.push(Rule { conditions, verdict });
             }
             return Ok(());
@@ -213,12 +211,13 @@ impl<'a> Lowering<'a> {
         if let Some(register) = fields.number(3) {
             self.load(register, None);
         }
+        let has_catch_all = elements.is_some_and(|elements| elements.iter().any(|e| e.key.is_none()));
         self.conditions.push(match ranges {
-            Some(ranges) => Condition::DestinationPort {
-                ports: ranges.into_iter().map(|(_, range)| range).collect(),
+            Some(ranges) if !has_catch_all => Condition::DestinationPort {
+                ports: ranges.into_iter().map(|(range, _)| range).collect(),
                 negated,
             },
-            None => unknown(),
+            _ => unknown,
         });
         Ok(())
     }
@@ -322,22 +321,25 @@ fn ports_that(comparison: Comparison, port: u16) -> Condition {
     Condition::DestinationPort { ports: range.into_iter().collect(), negated }
 }
 
-/// The ports of a set, each with the index of its element; `None` when keys are not ports. In a set of intervals an
-/// element is the first port of one, up to the next element that says it ends there.
-fn intervals(elements: &[Element]) -> Option<Vec<(usize, RangeInclusive<u16>)>> {
-    let keyed: Vec<(usize, u16, bool)> = elements
+/// The ports of a set, ascending, each range with its element; `None` when keys are not ports. In a set of intervals
+/// an element is the first port of one, up to the next element: a start, or one that only says that it ends there.
+fn intervals(elements: &[Element]) -> Option<Vec<(RangeInclusive<u16>, &Element)>> {
+    let mut keyed: Vec<(u16, &Element)> = elements
         .iter()
-        .enumerate()
-        .filter_map(|(at, element)| Some((at, element.key.as_deref()?, element.ends_interval)))
-        .map(|(at, key, ends)| port(key).map(|port| (at, port, ends)))
+        .filter_map(|element| Some((element.key.as_deref()?, element)))
+        .map(|(key, element)| port(key).map(|port| (port, element)))
         .collect::<Option<_>>()?;
-    let has_intervals = keyed.iter().any(|(.., ends)| *ends);
-    let last_of = |first: u16| {
-        let ends = keyed.iter().filter(|(_, key, ends)| *ends && *key > first);
-        ends.map(|(_, key, _)| key - 1).min().unwrap_or(u16::MAX)
+    // At the same port the end of one interval comes before the start of the next.
+    keyed.sort_by_key(|(port, element)| (*port, !element.ends_interval));
+    let has_intervals = keyed.iter().any(|(_, element)| element.ends_interval);
+    let nexts = keyed.iter().skip(1).map(|(port, _)| Some(*port)).chain([None]);
+    let ranges = keyed.iter().zip(nexts).filter(|((_, element), _)| !element.ends_interval);
+    let range = |first: u16, next: Option<u16>| match next {
+        _ if !has_intervals => first..=first,
+        Some(next) => first..=next.saturating_sub(1),
+        None => first..=u16::MAX,
     };
-    let range = |first: u16| first..=if has_intervals { last_of(first) } else { first };
-    Some(keyed.iter().filter(|(.., ends)| !ends).map(|(at, key, _)| (*at, range(*key))).collect())
+    Some(ranges.map(|((first, element), next)| (range(*first, next), *element)).collect())
 }
 
 /// A port in network order.
