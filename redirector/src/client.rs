@@ -184,17 +184,15 @@ impl AgentAddress {
 
     /// With TLS 1.3 the agent's verdict on our certificate comes only after the handshake.
     fn unreachable(&self, error: hyper::Error) -> CallError {
-        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
-        match source {
-            Some(io_error)
-                if io_error.get_ref().is_some_and(|inner| inner.is::<tokio_rustls::rustls::Error>()) =>
-            {
-                let inner = io_error.get_ref().and_then(|inner| inner.downcast_ref().cloned());
-                let error: tokio_rustls::rustls::Error =
-                    inner.unwrap_or(tokio_rustls::rustls::Error::HandshakeNotComplete);
-                CallError::Tls { at: self.clone(), source: tls::explain(io::Error::other(error)) }
+        let verdict = std::error::Error::source(&error)
+            .and_then(|source| source.downcast_ref::<io::Error>())
+            .and_then(|error| error.get_ref()?.downcast_ref::<rustls::Error>());
+        match verdict {
+            Some(verdict) => {
+                let source = tls::explain(io::Error::other(verdict.clone()));
+                CallError::Tls { at: self.clone(), source }
             }
-            _ => self.broken(error),
+            None => self.broken(error),
         }
     }
 

@@ -2,7 +2,6 @@
 
 mod api_server;
 mod caller;
-mod cgroup_root;
 mod leftovers;
 mod registry;
 mod target_host;
@@ -10,6 +9,7 @@ mod warden;
 mod worker;
 
 use crate::{
+    check::cgroup2_root,
     datapath::{AttachKind, PeerNames},
     tunnel::{identity::AgentIdentity, store::TokenStore, tls},
 };
@@ -36,8 +36,6 @@ use tokio::{
     sync::watch,
     time::sleep,
 };
-
-pub use cgroup_root::cgroup2_root;
 
 /// How the agent is run.
 #[derive(Clone, Debug)]

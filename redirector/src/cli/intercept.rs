@@ -1,0 +1,320 @@
+//! `redirector intercept`: asks the agent for an intercept, is its tunnel, and stays until told to stop.
+
+use super::{
+    connection::ConnectionArgs,
+    output::{block_on, path_segment},
+};
+use crate::{
+    api::{CreateIntercept, Created, InterceptInfo, WhenAway},
+    client::{AgentAddress, CallError},
+    context::{Condition, HeaderCondition, InterceptKey, Matcher},
+    target::Target,
+    tunnel::{
+        backoff::{self, Backoff},
+        developer_end::{DeveloperEnd, Outcome, RoutedRequest},
+    },
+};
+use anyhow::Result;
+use clap::Args;
+use http::{Method, StatusCode};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+use tokio::{
+    pin,
+    time::{sleep, timeout},
+};
+
+/// How long the agent may take to let an intercept go when we end.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// A tunnel that held this long was a good one: the next failure is a new one.
+const GOOD_TUNNEL: Duration = Duration::from_secs(10);
+
+/// Take requests with your context to your machine, until Ctrl-C
+///
+/// Without --header or --all the intercept gets a random key, and takes requests that carry it in the header
+/// x-redirector-intercept, in baggage or in tracestate. Ready when it prints a line with "ready"; then one line for
+/// each request that came.
+#[derive(Args, Debug)]
+pub struct InterceptCommand {
+    /// What to intercept: netns:NAME-or-path, pid:N or container:ID; `redirector targets` shows what there is
+    target: Target,
+
+    /// The port of the service in the target
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+
+    /// Your local server
+    #[arg(long, value_name = "HOST:PORT", value_parser = local_server)]
+    to: String,
+
+    /// Take requests with this header, its value exactly this; all that are given must be there
+    #[arg(long = "header", value_name = "NAME=VALUE")]
+    headers: Vec<HeaderCondition>,
+
+    /// Take all requests, everybody's
+    #[arg(long, conflicts_with = "headers")]
+    all: bool,
+
+    /// A name for the intercept [default: made up]
+    #[arg(long)]
+    name: Option<String>,
+
+    /// Who answers your requests while your machine is away: the live service, or an error
+    #[arg(long, value_enum, default_value_t)]
+    when_away: WhenAway,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+impl InterceptCommand {
+    pub fn run(self) -> Result<ExitCode> {
+        let agent = self.connection.address()?;
+        let request = CreateIntercept {
+            name: self.name,
+            target: self.target,
+            port: self.port,
+            matcher: matcher(self.headers, self.all)?,
+            when_away: self.when_away,
+            owner: owner(),
+            instance: InterceptKey::random()?.to_string(),
+            to: self.to,
+        };
+        block_on(Session { agent, request }.run())
+    }
+}
+
+fn matcher(headers: Vec<HeaderCondition>, all: bool) -> Result<Matcher> {
+    let mut conditions: Vec<Condition> = headers.into_iter().map(Condition::Header).collect();
+    if conditions.is_empty() && !all {
+        conditions.push(Condition::Key(InterceptKey::random()?));
+    }
+    Ok(Matcher { conditions })
+}
+
+fn local_server(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
+        _ => Err("give it as HOST:PORT, such as 127.0.0.1:3000".to_owned()),
+    }
+}
+
+/// `user@host`, as far as they can be found out: for people, not for access.
+fn owner() -> String {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let user = variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(|| "somebody".to_owned());
+    let host = host_name().unwrap_or_else(|| "somewhere".to_owned());
+    format!("{user}@{host}")
+}
+
+fn host_name() -> Option<String> {
+    let output = std::process::Command::new("uname").arg("-n").output().ok()?;
+    let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+/// One run of the command.
+struct Session {
+    agent: AgentAddress,
+    request: CreateIntercept,
+}
+
+impl Session {
+    async fn run(mut self) -> Result<ExitCode> {
+        let created: Created = self.agent.post("/v1/intercepts", &self.request).await?;
+        self.request.name = Some(created.intercept.name.clone());
+        introduce(&created);
+        let stopped = stop_signal();
+        pin!(stopped);
+        tokio::select! {
+            error = self.stay() => {
+                eprintln!("redirector: {error:#}");
+                Ok(ExitCode::FAILURE)
+            }
+            () = &mut stopped => {
+                self.farewell().await;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+
+    /// Is the tunnel, again and again, until it can't be any more. Returns why.
+    async fn stay(&self) -> anyhow::Error {
+        let mut backoff = Backoff::new();
+        let mut greeted = false;
+        loop {
+            let started = Instant::now();
+            let reason = match self.tunnel(greeted).await {
+                Ok(reason) => {
+                    greeted = true;
+                    reason
+                }
+                Err(error) if error.is_passing() => error.to_string(),
+                Err(error) => return error.into(),
+            };
+            if started.elapsed() > GOOD_TUNNEL {
+                backoff.reset();
+            }
+            say(&format!("tunnel lost: {reason}; the live service answers until it is back"));
+            loop {
+                sleep(backoff.next_delay(backoff::random())).await;
+                match self.agent.post::<Created>("/v1/intercepts", &self.request).await {
+                    Ok(_) => break,
+                    Err(error) if may_come_back(&error) => tracing::debug!(%error, "not back yet"),
+                    Err(error) => return error.into(),
+                }
+            }
+        }
+    }
+
+    /// One tunnel, from its start to its end.
+    async fn tunnel(&self, again: bool) -> Result<String, CallError> {
+        let io = self.agent.upgrade(&format!("{}/tunnel", self.path())).await?;
+        let serve = DeveloperEnd::new(self.request.to.clone()).serve(io, |request| say(&line(&request)));
+        pin!(serve);
+        tokio::select! {
+            reason = &mut serve => return Ok(reason.to_string()),
+            () = self.connected() => {}
+        }
+        println!(
+            "{}: {} on port {} of {} reach {}",
+            if again { "ready again" } else { "ready" },
+            requests_in_words(&self.request.matcher),
+            self.request.port,
+            self.request.target,
+            self.request.to
+        );
+        Ok(serve.await.to_string())
+    }
+
+    /// Resolves when the agent sends our requests into the tunnel.
+    async fn connected(&self) {
+        let name = self.request.name.as_deref();
+        loop {
+            let intercepts: Result<Vec<InterceptInfo>, _> = self.agent.call(Method::GET, "/v1/intercepts").await;
+            if let Ok(intercepts) = intercepts
+                && intercepts.iter().any(|intercept| Some(&*intercept.name) == name && intercept.connected)
+            {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn farewell(&self) {
+        match timeout(FAREWELL, self.agent.delete(&self.path())).await {
+            Ok(Ok(())) => println!("intercept removed"),
+            // Gone already is what we want; else the agent lets it go after a while.
+            Ok(Err(CallError::Refused { status: StatusCode::NOT_FOUND, .. })) => {}
+            Ok(Err(error)) => eprintln!("redirector: the intercept stays for a while: {error}"),
+            Err(_) => eprintln!("redirector: the intercept stays for a while: the agent does not answer"),
+        }
+    }
+
+    fn path(&self) -> String {
+        format!("/v1/intercepts/{}", path_segment(self.request.name.as_deref().unwrap_or_default()))
+    }
+}
+
+/// May the intercept be created again later? A target may come back too: pods restart.
+fn may_come_back(error: &CallError) -> bool {
+    error.is_passing() || matches!(error, CallError::Refused { status: StatusCode::NOT_FOUND, .. })
+}
+
+fn introduce(created: &Created) {
+    let intercept = &created.intercept;
+    for warning in &created.warnings {
+        eprintln!("warning: {warning}");
+    }
+    println!("intercept \"{}\"", intercept.name);
+    if let Some(header) = curl_header(&intercept.matcher) {
+        println!("  try: curl {header} http://ADDRESS:{}/", intercept.port);
+    }
+}
+
+/// The options that make curl's requests match.
+fn curl_header(matcher: &Matcher) -> Option<String> {
+    let headers: Vec<String> = matcher
+        .conditions
+        .iter()
+        .filter_map(|condition| match condition {
+            Condition::Header(header) => Some((header.name().to_owned(), header.value().to_owned())),
+            Condition::Key(key) => Some((InterceptKey::HEADER.to_owned(), key.to_string())),
+            Condition::Baggage(_) | Condition::Tracestate(_) => None,
+        })
+        .map(|(name, value)| format!("-H '{name}: {}'", value.replace('\'', r"'\''")))
+        .collect();
+    (!headers.is_empty()).then(|| headers.join(" "))
+}
+
+fn requests_in_words(matcher: &Matcher) -> String {
+    if matcher.is_catch_all() { "all requests".to_owned() } else { format!("requests with {matcher}") }
+}
+
+/// One routed request: time, method, path, status, duration, bytes in and out.
+fn line(request: &RoutedRequest) -> String {
+    let status = match (&request.status, &request.outcome) {
+        (_, Outcome::Refused(reason)) => format!("not delivered: {reason}"),
+        (Some(status), Outcome::Ok) => status.to_string(),
+        (Some(status), Outcome::Reset) => format!("{status} (cut off)"),
+        (None, Outcome::Ok) => "-".to_owned(),
+        (None, Outcome::Reset) => "cut off".to_owned(),
+    };
+    format!(
+        "{} {} {status} {:.1} ms {} B in {} B out",
+        request.method,
+        request.path,
+        request.duration.as_secs_f64() * 1000.0,
+        request.request_bytes,
+        request.response_bytes
+    )
+}
+
+fn say(text: &str) {
+    println!("{} {text}", jiff::Zoned::now().strftime("%H:%M:%S"));
+}
+
+#[cfg(unix)]
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    match (interrupt, terminate) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        // Without handlers the signals end the process by themselves.
+        _ => std::future::pending().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn stop_signal() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_curl_line_survives_a_shell() {
+        let header = "x-dev=it's".parse().unwrap();
+        let matcher = Matcher { conditions: vec![Condition::Header(header)] };
+        assert_eq!(curl_header(&matcher).unwrap(), r"-H 'x-dev: it'\''s'");
+    }
+
+    #[test]
+    fn without_conditions_a_random_key_is_asked_for() {
+        let conditions = |all| matcher(Vec::new(), all).unwrap().conditions;
+        assert!(matches!(conditions(false)[..], [Condition::Key(_)]));
+        assert!(conditions(true).is_empty());
+    }
+}
