@@ -84,17 +84,25 @@ pub fn resolve(target: &Target) -> Result<ResolvedTarget, ResolveError> {
 /// When the host's namespace cannot be told apart nothing is intercepted: it could be the host's.
 fn refuse_host(target: &Target, netns: NetnsId) -> Result<(), ResolveError> {
     let own = own_netns().map_err(ResolveError::HostUnknown)?;
-    if netns == own || netns == process::netns_id(1).map_err(ResolveError::HostUnknown)? {
+    if netns == own || netns == node_netns().map_err(ResolveError::HostUnknown)? {
         return Err(ResolveError::HostNetns { target: target.clone() });
     }
     Ok(())
 }
 
-/// The namespaces that are never a target, as far as they can be seen: the agent's own and that of the node's first
-/// process.
+/// The namespaces that are never a target, as far as they can be seen: the agent's own and the node's.
 #[must_use]
 pub fn host_netns() -> Vec<NetnsId> {
-    [own_netns(), process::netns_id(1)].into_iter().filter_map(Result::ok).collect()
+    [own_netns(), node_netns()].into_iter().filter_map(Result::ok).collect()
+}
+
+/// That of the node's first process. Where a security module hides it even from root, that of the first kernel thread.
+fn node_netns() -> io::Result<NetnsId> {
+    const INIT: i32 = 1;
+    const KTHREADD: i32 = 2;
+    process::netns_id(INIT).or_else(|error| {
+        if process::is_kernel_thread(KTHREADD) { process::netns_id(KTHREADD) } else { Err(error) }
+    })
 }
 
 /// Of the process, not the calling thread: the latter may have entered a target.
