@@ -211,8 +211,8 @@ fn discovery_shows_names_containers_processes_and_their_ports() {
     let netns = resolved(&format!("netns:{}", named.0)).netns;
     let listener = netns.run_inside(|| std::net::TcpListener::bind("0.0.0.0:8080").unwrap()).unwrap();
     let process = Idle::in_new_netns();
-    let pod = Idle::in_new_netns();
     let container = ContainerCgroup::new("cccc");
+    let pod = Idle::in_new_netns();
     container.adopt(&pod);
 
     let discovery = discover().unwrap();

@@ -23,8 +23,8 @@ pub fn is_machine_root(cgroup: &Path) -> bool {
 fn cgroup2_in(mountinfo: &[u8]) -> Option<PathBuf> {
     let mounts = mountinfo.split(|byte| *byte == b'\n').filter_map(|line| {
         let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-        let separator = fields.iter().position(|field| *field == b"-")?;
-        let is_cgroup2 = *fields.get(separator + 1)? == b"cgroup2";
+        // Six fields, then optional ones up to a dash, then the type.
+        let is_cgroup2 = *fields.iter().skip(6).skip_while(|field| **field != b"-").nth(1)? == b"cgroup2";
         is_cgroup2.then_some((*fields.get(3)?, *fields.get(4)?))
     });
     let (_, mount_point) = mounts.min_by_key(|(root, _)| *root != b"/")?;

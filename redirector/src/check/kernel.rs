@@ -114,7 +114,7 @@ fn release() -> Item {
 
 fn btf() -> Item {
     const BTF: &str = "/sys/kernel/btf/vmlinux";
-    const NEEDED_FOR: &str = "loading eBPF programs that read kernel structures";
+    const NEEDED_FOR: &str = "eBPF programs that read kernel structures (none of today's do)";
     if Path::new(BTF).exists() {
         Item::ok("BTF", NEEDED_FOR, BTF)
     } else {

@@ -15,7 +15,8 @@ use nix::unistd::geteuid;
 pub use self::cgroup::cgroup2_root;
 pub use self::report::{Item, Report, Status};
 
-/// Tries everything that the agent uses. Changes nothing that outlives the call.
+/// Tries everything that the agent uses. Leaves nothing behind but this process's raised
+/// `RLIMIT_MEMLOCK`.
 #[must_use]
 pub fn run() -> Report {
     // Before Linux 5.11 maps count against this limit, and its default makes probes fail that would succeed in the

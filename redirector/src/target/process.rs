@@ -53,6 +53,20 @@ pub fn command(pid: i32) -> io::Result<String> {
     fs::read(format!("/proc/{pid}/comm")).map(|comm| String::from_utf8_lossy(&comm).trim_end().to_owned())
 }
 
+/// Whether a process is a thread of the kernel, which is always in the machine's first namespaces.
+#[must_use]
+pub fn is_kernel_thread(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| is_kernel_thread_in(&stat))
+}
+
+/// Reads the flags in `/proc/PID/stat` (proc(5)): the seventh field after the command, which may hold anything.
+fn is_kernel_thread_in(stat: &str) -> bool {
+    /// `PF_KTHREAD` of <linux/sched.h>
+    const KERNEL_THREAD: u32 = 0x0020_0000;
+    let flags = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_ascii_whitespace().nth(6));
+    flags.and_then(|flags| flags.parse().ok()).is_some_and(|flags: u32| flags & KERNEL_THREAD != 0)
+}
+
 /// Finds the container in the text of `/proc/PID/cgroup` (cgroups(7)): the innermost path component that carries a
 /// 64-digit hex id, as Docker, containerd, CRI-O and Podman write it with either cgroup driver. The monitor processes
 /// (`conmon`) of the latter two have the id in their path too, but live on the host.
@@ -134,6 +148,14 @@ mod tests {
         let inner = "ab".repeat(32);
         let cgroup = format!("0::/docker/ID/docker/{inner}\n");
         assert_eq!(found(&cgroup), Some((inner, Some("docker"))));
+    }
+
+    #[test]
+    fn kernel_threads_are_told_from_processes_that_look_like_them() {
+        assert!(is_kernel_thread_in("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0"));
+        assert!(!is_kernel_thread_in("2 (kthreadd) S 0 0 0 0 -1 4194304 0 0 0 0 0 0"));
+        assert!(!is_kernel_thread_in("2 (x) 1 1 1 1 1 1 2129984) S 0 0 0 0 -1 4194304 0 0 0 0 0 0"));
+        assert!(!is_kernel_thread_in(""));
     }
 
     #[test]

@@ -59,6 +59,10 @@ pub enum ResolveError {
     NotPermitted { target: Target },
     #[error(transparent)]
     Netns(#[from] OpenNetnsError),
+    #[error(
+        "cannot tell the host's network namespace from others: {0}; run the agent as root (CAP_SYS_PTRACE)"
+    )]
+    HostUnknown(#[source] io::Error),
     #[error("cannot list /proc: {0}")]
     Proc(#[source] io::Error),
 }
@@ -73,18 +77,37 @@ pub fn resolve(target: &Target) -> Result<ResolvedTarget, ResolveError> {
         Target::Pid(pid) => by_pid(target, *pid)?,
         Target::Container(prefix) => by_container(target, prefix)?,
     };
-    if host_netns().contains(&netns.id()) {
-        return Err(ResolveError::HostNetns { target: target.clone() });
-    }
+    refuse_host(target, netns.id())?;
     Ok(ResolvedTarget { target: target.clone(), netns, found_at })
 }
 
-/// The namespaces that are never a target: the agent's own, and that of the node's first process.
+/// When the host's namespace cannot be told apart nothing is intercepted: it could be the host's.
+fn refuse_host(target: &Target, netns: NetnsId) -> Result<(), ResolveError> {
+    let own = own_netns().map_err(ResolveError::HostUnknown)?;
+    if netns == own || netns == node_netns().map_err(ResolveError::HostUnknown)? {
+        return Err(ResolveError::HostNetns { target: target.clone() });
+    }
+    Ok(())
+}
+
+/// The namespaces that are never a target, as far as they can be seen: the agent's own and the node's.
 #[must_use]
 pub fn host_netns() -> Vec<NetnsId> {
-    // Of the process, not the calling thread: the latter may have entered a target.
-    let own = NetnsId::of_path(Path::new("/proc/self/ns/net"));
-    [own, process::netns_id(1)].into_iter().filter_map(Result::ok).collect()
+    [own_netns(), node_netns()].into_iter().filter_map(Result::ok).collect()
+}
+
+/// That of the node's first process. Where a security module hides it even from root, that of the first kernel thread.
+fn node_netns() -> io::Result<NetnsId> {
+    const INIT: i32 = 1;
+    const KTHREADD: i32 = 2;
+    process::netns_id(INIT).or_else(|error| {
+        if process::is_kernel_thread(KTHREADD) { process::netns_id(KTHREADD) } else { Err(error) }
+    })
+}
+
+/// Of the process, not the calling thread: the latter may have entered a target.
+fn own_netns() -> io::Result<NetnsId> {
+    NetnsId::of_path(Path::new("/proc/self/ns/net"))
 }
 
 fn by_name(target: &Target, name: &str) -> Result<(Netns, FoundAt), ResolveError> {

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
 use super::table::RawTable;
 use crate::redirect_rules::rule::Family;
@@ -29,7 +29,7 @@ pub fn read_table(family: Family, name: &str) -> io::Result<RawTable> {
         Family::Ipv4 => (AddressFamily::Inet, libc::SOL_IP),
         Family::Ipv6 => (AddressFamily::Inet6, libc::SOL_IPV6),
     };
-    let socket = raw_socket(domain)?;
+    let socket = socket(domain, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw)?;
     for _ in 0..ATTEMPTS {
         match read_once(&socket, level, name) {
             // The table was replaced between the two requests.
@@ -61,12 +61,6 @@ fn read_once(socket: &OwnedFd, level: libc::c_int, name: &str) -> io::Result<Raw
         hook_entries: [0, 1, 2, 3, 4].map(|hook| number(NAME + 4 + 4 * hook)),
         entries: entries.split_off(ENTRIES_HEADER),
     })
-}
-
-/// nix has no constant for `IPPROTO_RAW` with IPv6, so this asks the same way for both.
-fn raw_socket(domain: AddressFamily) -> io::Result<OwnedFd> {
-    use nix::sys::socket::SockProtocol;
-    Ok(socket(domain, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw)?)
 }
 
 /// `getsockopt(2)` into a buffer whose start the kernel reads, too.

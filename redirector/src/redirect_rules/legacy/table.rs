@@ -32,6 +32,8 @@ struct Layout {
     flags: usize,
     inverted: usize,
     goto: u8,
+    /// Flag of rules for fragments only; IPv6 has a match for them.
+    fragments: u8,
     target_offset: usize,
     matches: usize,
 }
@@ -45,6 +47,7 @@ const IPV4: Layout = Layout {
     flags: 82,
     inverted: 83,
     goto: 0x02,
+    fragments: 0x01,
     target_offset: 88,
     matches: 112,
 };
@@ -58,6 +61,7 @@ const IPV6: Layout = Layout {
     flags: 131,
     inverted: 132,
     goto: 0x04,
+    fragments: 0x00,
     target_offset: 140,
     matches: 168,
 };
@@ -182,6 +186,9 @@ impl Entry<'_> {
             if self.bytes[mask.clone()].iter().any(|byte| *byte != 0) {
                 conditions.push(Condition::Other(format!("{what} address")));
             }
+        }
+        if self.bytes[self.layout.flags] & self.layout.fragments != 0 {
+            conditions.push(Condition::Other("fragments".into()));
         }
         let name_bytes = &self.bytes[self.layout.interface..][..16];
         if self.bytes[self.layout.interface_mask] != 0 {

@@ -239,8 +239,11 @@ impl<'a> Lowering<'a> {
     }
 
     fn unknown_load(&mut self, name: &str, fields: &Fields<'_>) {
-        // All of them have their destination first, but for bitwise and byteorder (second), and those that set.
-        let destination = if matches!(name, "bitwise" | "byteorder") { 2 } else { 1 };
+        // Those that only set something have no destination.
+        let destination = match name {
+            "bitwise" | "byteorder" | "hash" | "socket" | "tunnel" => 2,
+            _ => 1,
+        };
         if let Some(register) = fields.number(destination) {
             self.load(register, None);
         }
