@@ -6,9 +6,6 @@
 /// An IPv4 or IPv6 address as 16 bytes in network order; IPv4 is v4-mapped (`::ffff:a.b.c.d`).
 pub type AddressBytes = [u8; 16];
 
-/// The first 12 bytes of a v4-mapped address (RFC 4291 §2.5.5.2).
-pub const V4_MAPPED_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-
 /// IPv4 in the form the maps use.
 pub const fn v4_mapped(v4: [u8; 4]) -> AddressBytes {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]

@@ -5,7 +5,7 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        BPF_F_CURRENT_NETNS, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
+        BPF_F_CURRENT_NETNS, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple,
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
     },
     helpers::{
@@ -17,9 +17,9 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::debug;
-use redirector_common::{AddressBytes, Counter, HEARTBEAT_DEADLINE_NS, v4_mapped};
+use redirector_common::{AddressBytes, Counter, HEARTBEAT_DEADLINE_NS};
 
-use crate::packet::{self, Addresses, Parsed, Segment, TCP_ACK, TCP_RST, TCP_SYN};
+use crate::packet::{self, Parsed, Segment, TCP_ACK, TCP_RST, TCP_SYN};
 
 /// Intercepted port (host order) → slot of its IPv4 listener in `LISTENERS`; the IPv6 one is in the next.
 #[map]
@@ -86,13 +86,13 @@ fn offer(ctx: &TcContext, segment: &Segment) -> Option<Counter> {
     if !agent_alive() {
         return Some(Counter::AgentSilent);
     }
-    if !is_local(&segment.addresses) {
+    if !is_local(segment) {
         return Some(Counter::NotLocal);
     }
     if segment.flags & TCP_SYN != 0 && joins_multipath(ctx, segment) {
         return Some(Counter::MultipathJoin);
     }
-    Some(assign(ctx, slot + matches!(segment.addresses, Addresses::V6 { .. }) as u32))
+    Some(assign(ctx, slot + segment.is_v6 as u32))
 }
 
 enum AppSocket {
@@ -104,44 +104,50 @@ enum AppSocket {
 
 /// What the kernel would deliver this segment to.
 fn app_socket(ctx: &TcContext, segment: &Segment) -> AppSocket {
-    let (mut tuple, size) = match segment.addresses {
-        Addresses::V4 { source, destination } => (
-            bpf_sock_tuple {
-                __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
-                    ipv4: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-                        saddr: u32::from_ne_bytes(source),
-                        daddr: u32::from_ne_bytes(destination),
-                        sport: u16::from_ne_bytes(segment.source_port),
-                        dport: u16::from_ne_bytes(segment.destination_port),
-                    },
-                },
-            },
-            core::mem::size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>(),
-        ),
-        Addresses::V6 { source, destination } => (
-            bpf_sock_tuple {
-                __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
-                    ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-                        saddr: words(source),
-                        daddr: words(destination),
-                        sport: u16::from_ne_bytes(segment.source_port),
-                        dport: u16::from_ne_bytes(segment.destination_port),
-                    },
-                },
-            },
-            core::mem::size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>(),
-        ),
-    };
-    // SAFETY: `tuple` has `size` initialised bytes; the socket is released below on the only path out.
+    let source_port = u16::from_ne_bytes(segment.source_port);
+    let destination_port = u16::from_ne_bytes(segment.destination_port);
+    // SAFETY: each tuple is initialised for the size that is given with it; the socket is released below on
+    // the only path out.
     unsafe {
-        let socket =
-            bpf_skc_lookup_tcp(ctx.as_ptr(), &mut tuple, size as u32, BPF_F_CURRENT_NETNS as i64 as u64, 0);
+        let socket = if segment.is_v6 {
+            let mut tuple = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+                saddr: words(segment.source),
+                daddr: words(segment.destination),
+                sport: source_port,
+                dport: destination_port,
+            };
+            look_up(ctx, &raw mut tuple)
+        } else {
+            let mut tuple = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+                saddr: words(segment.source)[3],
+                daddr: words(segment.destination)[3],
+                sport: source_port,
+                dport: destination_port,
+            };
+            look_up(ctx, &raw mut tuple)
+        };
         if socket.is_null() {
             return AppSocket::None;
         }
         let state = (*socket).state;
         bpf_sk_release(socket.cast());
         if state == TCP_LISTEN { AppSocket::Listener } else { AppSocket::Connection }
+    }
+}
+
+/// # Safety
+/// `tuple` must be one of the members of `bpf_sock_tuple`, initialised. The socket must be released.
+#[inline(always)]
+unsafe fn look_up<T>(ctx: &TcContext, tuple: *mut T) -> *mut bpf_sock {
+    // SAFETY: guaranteed by the caller; the kernel tells the family by the size.
+    unsafe {
+        bpf_skc_lookup_tcp(
+            ctx.as_ptr(),
+            tuple.cast::<bpf_sock_tuple>(),
+            core::mem::size_of::<T>() as u32,
+            BPF_F_CURRENT_NETNS as i64 as u64,
+            0,
+        )
     }
 }
 
@@ -160,13 +166,9 @@ fn agent_alive() -> bool {
     now.saturating_sub(beat) < HEARTBEAT_DEADLINE_NS
 }
 
-fn is_local(addresses: &Addresses) -> bool {
-    let destination = match *addresses {
-        Addresses::V4 { destination, .. } => v4_mapped(destination),
-        Addresses::V6 { destination, .. } => destination,
-    };
+fn is_local(segment: &Segment) -> bool {
     // SAFETY: only presence is asked for.
-    unsafe { LOCAL_ADDRESSES.get(&destination) }.is_some()
+    unsafe { LOCAL_ADDRESSES.get(&segment.destination) }.is_some()
 }
 
 /// A SYN with MP_JOIN (option kind 30, subtype 1) adds a path to a connection that the app has.

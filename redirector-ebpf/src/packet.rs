@@ -4,14 +4,12 @@
 //! header (netkit, tun, WireGuard) read like any other.
 
 use aya_ebpf::{
-    EbpfContext as _,
-    bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
-    helpers::generated::bpf_skb_load_bytes_relative,
-    programs::TcContext,
+    EbpfContext as _, bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
+    helpers::generated::bpf_skb_load_bytes_relative, programs::TcContext,
 };
 use core::mem::MaybeUninit;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
-use redirector_common::AddressBytes;
+use redirector_common::{AddressBytes, v4_mapped};
 
 const ETH_P_IP: u32 = 0x0800;
 const ETH_P_IPV6: u32 = 0x86dd;
@@ -25,18 +23,17 @@ const IPPROTO_DESTINATION: u8 = 60;
 /// More extension headers than this do not occur in real traffic; such a packet goes to the app.
 const MAX_EXTENSIONS: usize = 6;
 
-/// Both addresses, in network order.
-#[derive(Clone, Copy)]
-pub enum Addresses {
-    V4 { source: [u8; 4], destination: [u8; 4] },
-    V6 { source: AddressBytes, destination: AddressBytes },
-}
-
-/// The TCP segment in the packet. Ports are in network order, as the socket lookup wants them.
+/// The TCP segment in the packet. Plain fields rather than an enum of address families: the verifier follows
+/// each byte, and loses its way in what the compiler makes of such an enum.
 #[derive(Clone, Copy)]
 pub struct Segment {
-    pub addresses: Addresses,
+    pub is_v6: bool,
+    /// Network order; IPv4 is v4-mapped, as in the maps.
+    pub source: AddressBytes,
+    pub destination: AddressBytes,
+    /// Network order, as the socket lookup wants it.
     pub source_port: [u8; 2],
+    /// Network order.
     pub destination_port: [u8; 2],
     pub flags: u8,
     /// Offset of the TCP header from the network header.
@@ -86,7 +83,7 @@ pub fn parse(ctx: &TcContext) -> Parsed {
 
 fn parse_v4(ctx: &TcContext) -> Parsed {
     let Some(ip) = load::<Ipv4Hdr>(ctx, 0) else { return Parsed::Other };
-    if ip.proto as u8 != IPPROTO_TCP {
+    if ip.proto != IPPROTO_TCP {
         return Parsed::Other;
     }
     // More-fragments flag or a fragment offset: the kernel reassembles later than this hook.
@@ -95,18 +92,16 @@ fn parse_v4(ctx: &TcContext) -> Parsed {
         return Parsed::Unreadable;
     }
     let header_len = u32::from(ip.vihl & 0x0f) * 4;
-    let addresses = Addresses::V4 { source: ip.src_addr, destination: ip.dst_addr };
-    parse_tcp(ctx, addresses, header_len)
+    parse_tcp(ctx, false, v4_mapped(ip.src_addr), v4_mapped(ip.dst_addr), header_len)
 }
 
 fn parse_v6(ctx: &TcContext) -> Parsed {
     let Some(ip) = load::<Ipv6Hdr>(ctx, 0) else { return Parsed::Other };
-    let addresses = Addresses::V6 { source: ip.src_addr, destination: ip.dst_addr };
-    let mut next = ip.next_hdr as u8;
+    let mut next = ip.next_hdr;
     let mut offset = core::mem::size_of::<Ipv6Hdr>() as u32;
     for _ in 0..MAX_EXTENSIONS {
         match next {
-            IPPROTO_TCP => return parse_tcp(ctx, addresses, offset),
+            IPPROTO_TCP => return parse_tcp(ctx, true, ip.src_addr, ip.dst_addr, offset),
             IPPROTO_HOP_BY_HOP | IPPROTO_ROUTING | IPPROTO_DESTINATION => {
                 let Some([following, len]) = load::<[u8; 2]>(ctx, offset) else { return Parsed::Unreadable };
                 next = following;
@@ -119,10 +114,19 @@ fn parse_v6(ctx: &TcContext) -> Parsed {
     Parsed::Unreadable
 }
 
-fn parse_tcp(ctx: &TcContext, addresses: Addresses, offset: u32) -> Parsed {
+#[inline(always)]
+fn parse_tcp(
+    ctx: &TcContext,
+    is_v6: bool,
+    source: AddressBytes,
+    destination: AddressBytes,
+    offset: u32,
+) -> Parsed {
     let Some(tcp) = load::<TcpStart>(ctx, offset) else { return Parsed::Unreadable };
     Parsed::Segment(Segment {
-        addresses,
+        is_v6,
+        source,
+        destination,
         source_port: tcp.source,
         destination_port: tcp.destination,
         flags: tcp.flags,

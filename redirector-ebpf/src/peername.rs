@@ -10,7 +10,7 @@ use aya_ebpf::{
     maps::HashMap,
     programs::SockAddrContext,
 };
-use redirector_common::{AddressBytes, ClientAddress, UpstreamKey, V4_MAPPED_PREFIX, v4_mapped};
+use redirector_common::{AddressBytes, ClientAddress, UpstreamKey, v4_mapped};
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 
@@ -99,5 +99,3 @@ fn bytes(words: [u32; 4]) -> AddressBytes {
     // SAFETY: same size, and every bit pattern is a valid array of bytes.
     unsafe { core::mem::transmute(words) }
 }
-
-const _: () = assert!(V4_MAPPED_PREFIX.len() == 12);

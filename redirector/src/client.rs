@@ -114,8 +114,7 @@ impl AgentAddress {
             request = request.header(header::AUTHORIZATION, token.bearer());
         }
         if upgrade {
-            request =
-                request.header(header::CONNECTION, "upgrade").header(header::UPGRADE, UPGRADE_PROTOCOL);
+            request = request.header(header::CONNECTION, "upgrade").header(header::UPGRADE, UPGRADE_PROTOCOL);
         }
         request.body(Full::new(body)).map_err(|error| self.broken(error))
     }

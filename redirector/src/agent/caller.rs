@@ -27,11 +27,10 @@ impl FromRequestParts<Api> for Caller {
             None => None,
         };
         let unauthorized = |error: String| ApiError::new(StatusCode::UNAUTHORIZED, error);
-        let header = parts
-            .headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .ok_or_else(|| unauthorized("a join token is needed (authorization: Bearer TOKEN)".to_owned()))?;
+        let header =
+            parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or_else(|| {
+                unauthorized("a join token is needed (authorization: Bearer TOKEN)".to_owned())
+            })?;
         let token = JoinToken::from_bearer(header).map_err(|error| unauthorized(error.to_string()))?;
         let grant = api
             .tokens

@@ -139,7 +139,8 @@ fn attach_peer_names() -> Result<Arc<PeerNames>> {
 fn bind_unix(path: &Path) -> Result<UnixListener> {
     // The lock is ours, so a socket that is there belongs to no one.
     let _ = fs::remove_file(path);
-    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
 }

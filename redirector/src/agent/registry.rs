@@ -40,7 +40,9 @@ pub enum RegistryError {
     Host(#[from] HostError),
     #[error(transparent)]
     Port(#[from] PortError),
-    #[error("your token is limited to other targets than {0}; ask whoever runs the agent for one that includes it")]
+    #[error(
+        "your token is limited to other targets than {0}; ask whoever runs the agent for one that includes it"
+    )]
     Forbidden(String),
     #[error("the name \"{name}\" is taken by an intercept of {owner}; choose another with --name")]
     NameTaken { name: String, owner: String },
@@ -373,11 +375,7 @@ impl Registry {
         state.hosts.remove(&netns);
     }
 
-    fn refuse_clashes(
-        state: &State,
-        request: &CreateIntercept,
-        netns: NetnsId,
-    ) -> Result<(), RegistryError> {
+    fn refuse_clashes(state: &State, request: &CreateIntercept, netns: NetnsId) -> Result<(), RegistryError> {
         for entry in &state.entries {
             let (name, owner) = (entry.name.clone(), entry.request.owner.clone());
             if request.name.as_ref() == Some(&name) {

@@ -8,11 +8,7 @@ use crate::{
     api::TargetStatus,
     datapath::{AttachKind, DoorError, PeerNames},
     engine::{PortContext, PortStats, Routes, UpstreamConnector},
-    target::{
-        netns::Netns,
-        presence::Presence,
-        resolve::ResolvedTarget,
-    },
+    target::{netns::Netns, presence::Presence, resolve::ResolvedTarget},
 };
 use std::{
     io,
@@ -109,8 +105,7 @@ impl TargetHost {
             handles.push(handle);
         }
         let upstream = ready.await.map_err(|_| HostError::Died)??;
-        let host =
-            Self { upstream, drain: options.drain.clone(), warden, gone };
+        let host = Self { upstream, drain: options.drain.clone(), warden, gone };
         Ok((host, handles))
     }
 

@@ -46,9 +46,18 @@ pub enum PortError {
 /// What a warden is asked.
 pub enum WardenCommand {
     /// Answers with what may keep the intercept from working.
-    OpenPort { port: u16, context: PortContext, reply: oneshot::Sender<Result<Vec<String>, PortError>> },
-    ClosePort { port: u16, reply: oneshot::Sender<()> },
-    Status { reply: oneshot::Sender<TargetStatus> },
+    OpenPort {
+        port: u16,
+        context: PortContext,
+        reply: oneshot::Sender<Result<Vec<String>, PortError>>,
+    },
+    ClosePort {
+        port: u16,
+        reply: oneshot::Sender<()>,
+    },
+    Status {
+        reply: oneshot::Sender<TargetStatus>,
+    },
 }
 
 /// What a warden works with.
@@ -133,7 +142,8 @@ impl Warden {
         };
         self.tell_workers(|| {
             let clones = [Some(&listeners.v4), listeners.v6.as_ref()];
-            let listeners = clones.into_iter().flatten().map(TcpListener::try_clone).collect::<Result<_, _>>();
+            let listeners =
+                clones.into_iter().flatten().map(TcpListener::try_clone).collect::<Result<_, _>>();
             Some(WorkerCommand::Listen { port, listeners: listeners.ok()?, context: context.clone() })
         });
         self.door.open_port(port, &listeners)?;
@@ -186,7 +196,8 @@ impl Warden {
 /// `SO_REUSEADDR`, because accepted sockets inherit it, and the app must be able to bind its port again while
 /// they exist. No `SO_REUSEPORT`: `bpf_sk_assign` takes such listeners from kernel 6.6 only.
 fn listen(address: std::net::IpAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(SocketAddr::new(address, 0)), Type::STREAM, Some(Protocol::TCP))?;
+    let socket =
+        Socket::new(Domain::for_address(SocketAddr::new(address, 0)), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {

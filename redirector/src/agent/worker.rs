@@ -29,8 +29,14 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a worker is told.
 pub enum WorkerCommand {
-    Listen { port: u16, listeners: Vec<StdListener>, context: PortContext },
-    Close { port: u16 },
+    Listen {
+        port: u16,
+        listeners: Vec<StdListener>,
+        context: PortContext,
+    },
+    Close {
+        port: u16,
+    },
     /// Drop all connections and end.
     Cut,
 }
@@ -81,7 +87,8 @@ pub async fn run(
                     .into_iter()
                     .filter_map(|listener| TcpListener::from_std(listener).inspect_err(log_listener).ok())
                     .map(|listener| {
-                        spawn_local(accept(listener, port, context.clone(), connections.clone())).abort_handle()
+                        spawn_local(accept(listener, port, context.clone(), connections.clone()))
+                            .abort_handle()
                     });
                 accepting.entry(port).or_default().extend(loops);
             }

@@ -194,7 +194,8 @@ impl Session {
     async fn connected(&self) {
         let name = self.request.name.as_deref();
         loop {
-            let intercepts: Result<Vec<InterceptInfo>, _> = self.agent.call(Method::GET, "/v1/intercepts").await;
+            let intercepts: Result<Vec<InterceptInfo>, _> =
+                self.agent.call(Method::GET, "/v1/intercepts").await;
             if let Ok(intercepts) = intercepts
                 && intercepts.iter().any(|intercept| Some(&*intercept.name) == name && intercept.connected)
             {

@@ -65,21 +65,14 @@ impl Attachment {
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
         let id = program.attach_with_options(&interface.name, TcAttachType::Ingress, options)?;
         let link = program.take_link(id)?;
-        Ok(Self {
-            interface: interface.clone(),
-            kind: AttachKind::Tcx,
-            link: Some(link),
-            owns_qdisc: false,
-        })
+        Ok(Self { interface: interface.clone(), kind: AttachKind::Tcx, link: Some(link), owns_qdisc: false })
     }
 
     fn attach_clsact(program: &mut SchedClassifier, interface: &Interface) -> Result<Self, ProgramError> {
         let owns_qdisc = qdisc_add_clsact(&interface.name).is_ok();
         let minor = if owns_qdisc { QDISC_IS_OURS } else { QDISC_WAS_THERE };
-        let options = TcAttachOptions::Netlink(NlOptions {
-            handle: TcHandle::new(0, minor),
-            ..NlOptions::default()
-        });
+        let options =
+            TcAttachOptions::Netlink(NlOptions { handle: TcHandle::new(0, minor), ..NlOptions::default() });
         let id = program.attach_with_options(&interface.name, TcAttachType::Ingress, options)?;
         let link = program.take_link(id)?;
         Ok(Self { interface: interface.clone(), kind: AttachKind::Clsact, link: Some(link), owns_qdisc })
@@ -117,10 +110,7 @@ pub fn our_filters(index: u32) -> io::Result<Vec<FoundFilter>> {
             }
         }
         if ours {
-            found.push(FoundFilter {
-                program_id,
-                owns_qdisc: message.header.handle.minor == QDISC_IS_OURS,
-            });
+            found.push(FoundFilter { program_id, owns_qdisc: message.header.handle.minor == QDISC_IS_OURS });
         }
     }
     Ok(found)

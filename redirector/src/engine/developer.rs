@@ -16,11 +16,7 @@ use crate::{
         MethodKind, Pending, RequestContext, RequestFramer, RequestHead, RequestStep, ResponseFramer,
         ResponseStep,
     },
-    tunnel::{
-        agent_end::OpeningStream,
-        error::Refusal as StreamRefusal,
-        meta::StreamMeta,
-    },
+    tunnel::{agent_end::OpeningStream, error::Refusal as StreamRefusal, meta::StreamMeta},
 };
 use bytes::{Buf as _, BytesMut};
 use std::{cell::Cell, future::pending, io, pin::pin, sync::Arc};
@@ -42,9 +38,13 @@ pub(super) struct DeveloperRequest {
 
 /// How the answer ended.
 enum Answer {
-    Complete { close: bool },
+    Complete {
+        close: bool,
+    },
     /// 101, or 2xx to CONNECT: the connection is the developer's from here on.
-    Switched { from_developer: BytesMut },
+    Switched {
+        from_developer: BytesMut,
+    },
     /// It broke off in the middle, or can't be framed: the client has to see its connection end.
     Broken,
     /// Nothing has been sent to the client; the stream failed.
@@ -72,8 +72,7 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
     let replay = head.safe_without_body.then(|| buf.split_to(head.len));
     let sent = Cell::new(false);
     let answer = {
-        let mut send =
-            pin!(send(client, replay.as_ref(), &head, buf, framer, &mut to_developer, &sent));
+        let mut send = pin!(send(client, replay.as_ref(), &head, buf, framer, &mut to_developer, &sent));
         let mut answer = pin!(answer(client, RequestContext::from(&head), &mut from_developer));
         tokio::select! {
             biased;

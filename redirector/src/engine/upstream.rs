@@ -56,10 +56,7 @@ impl UpstreamConnector {
             let agent = SocketAddr::new(app.0.ip(), self.next_port());
             match self.connect_from(agent, app, client).await {
                 Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable
-                    ) =>
+                    if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable) =>
                 {
                     last = error;
                 }
