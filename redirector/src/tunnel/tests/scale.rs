@@ -9,6 +9,7 @@ use super::support::{
     soon,
 };
 use crate::tunnel::agent_end::AgentEnd;
+use crate::tunnel::developer_end::DeveloperEnd;
 use crate::tunnel::error::OpenError;
 use crate::tunnel::wire;
 
@@ -63,6 +64,25 @@ async fn ten_thousand_cancelled_requests_leave_the_tunnel_up() {
     }
     soon(echoes(pair.open(), &pattern(0, 1 << 20))).await;
     assert!(pair.tunnel.is_alive());
+}
+
+#[tokio::test]
+async fn requests_cancelled_while_the_developer_was_away_leave_the_tunnel_up() {
+    let to = server(echo).await;
+    // Holds all of it while the developer's end does not run.
+    let (agent, developer) = tokio::io::duplex(16 << 20);
+    let (tunnel, driver) = AgentEnd::handshake(agent, patient()).await.unwrap();
+    let driver = tokio::spawn(driver);
+    for _ in 0..3000 {
+        let mut stream = tunnel.open(&meta()).unwrap();
+        // Taken once the headers are out. h2 drops a stream that is cancelled before that without a word.
+        soon(stream.write_all(b"x")).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let serving = tokio::spawn(DeveloperEnd::new(to.to_string()).serve(developer, |_| {}));
+    soon(echoes(tunnel.open(&meta()).unwrap(), &pattern(0, 1 << 20))).await;
+    assert!(tunnel.is_alive() && !serving.is_finished());
+    driver.abort();
 }
 
 #[tokio::test]

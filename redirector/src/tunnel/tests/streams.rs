@@ -1,13 +1,17 @@
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use h2::Reason;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Mutex, Notify, mpsc};
 
-use super::support::{Pair, echo, echoes, meta, pair, pattern, refusing_port, server, soon};
+use super::support::{Pair, echo, echoes, meta, pair, patient, pattern, refusing_port, server, soon};
+use crate::tunnel::agent_end::AgentEnd;
 use crate::tunnel::developer_end::{Outcome, RoutedRequest};
 use crate::tunnel::error::{OpenError, Refusal, StreamError, TunnelError};
+use crate::tunnel::stream::TunnelStream;
+use crate::tunnel::wire;
 
 async fn finished(pair: &mut Pair) -> RoutedRequest {
     soon(pair.finished.recv()).await.expect("the developer's end reports the request")
@@ -168,10 +172,9 @@ async fn a_finished_exchange_on_an_open_connection_is_not_a_cancelled_one() {
 }
 
 #[tokio::test]
-async fn what_the_server_sent_before_it_broke_off_arrives_before_the_reset() {
+async fn a_server_that_breaks_off_resets_the_request() {
     let to = server(|mut stream| async move {
         stream.write_all(b"partial").await.unwrap();
-        // Until the bytes were taken; a reset on the local connection would overtake them.
         stream.read_u8().await.unwrap();
         stream.set_zero_linger().unwrap();
     })
@@ -180,22 +183,49 @@ async fn what_the_server_sent_before_it_broke_off_arrives_before_the_reset() {
     let mut stream = pair.open();
     let mut part = [0; 7];
     soon(stream.read_exact(&mut part)).await.unwrap();
-    assert_eq!(&part, b"partial");
     stream.write_all(b"x").await.unwrap();
     let error = soon(stream.read_u8()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    assert_eq!(StreamError::reset_reason(&error), Some(Reason::CANCEL));
-    let error = soon(async {
-        loop {
-            if let Err(error) = stream.write_all(b"more").await {
-                break error;
-            }
-        }
-    })
-    .await;
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    soon(async { while stream.write_all(b"more").await.is_ok() {} }).await;
+    assert_eq!(soon(stream.read_u8()).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(finished(&mut pair).await.outcome, Outcome::Reset);
     assert!(pair.tunnel.is_alive());
+}
+
+/// What the agent's end reads from a stream on which the developer's end wrote 60,000 bytes and then did `end`.
+async fn received_after(end: fn(TunnelStream)) -> (usize, io::Error) {
+    let (agent, developer) = tokio::io::duplex(1 << 16);
+    let (tunnel, driver) = AgentEnd::handshake(agent, patient()).await.unwrap();
+    let driver = tokio::spawn(driver);
+    let serving = tokio::spawn(async move {
+        let mut connection = wire::server().handshake::<_, Bytes>(developer).await.unwrap();
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        let send = respond.send_response(http::Response::new(()), false).unwrap();
+        let mut stream = TunnelStream::new(send, request.into_body());
+        // The window and the send buffer admit all of it before the connection sends any.
+        stream.write_all(&[1; 60_000]).await.unwrap();
+        end(stream);
+        drop(respond);
+        while connection.accept().await.is_some() {}
+    });
+    let mut stream = tunnel.open(&meta()).unwrap();
+    let mut received = Vec::new();
+    let error = soon(stream.read_to_end(&mut received)).await.unwrap_err();
+    driver.abort();
+    serving.abort();
+    (received.len(), error)
+}
+
+#[tokio::test]
+async fn bytes_from_before_the_server_broke_off_arrive_and_then_the_reset() {
+    let (received, error) = received_after(TunnelStream::break_off).await;
+    assert_eq!((received, error.kind()), (60_000, ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn a_dropped_stream_is_cut_off_at_once() {
+    let (received, error) = received_after(drop).await;
+    assert_eq!((received, StreamError::reset_reason(&error)), (0, Some(Reason::CANCEL)));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -54,7 +55,7 @@ async fn connect(server: Arc<ServerConfig>, client: ClientConfig) -> (ServerSide
 }
 
 fn refusal(side: ClientSide) -> TlsError {
-    explain(side.err().expect("the connection fails"))
+    explain(side.expect_err("the connection fails"))
 }
 
 #[tokio::test]
@@ -109,7 +110,7 @@ async fn a_token_the_agent_never_made_is_refused() {
     let mut token = other.store.create("mallory", None).unwrap();
     token.fingerprint = agent.identity.fingerprint();
     let (server, client) = connect(agent.config(), client_config(&token).unwrap()).await;
-    let error = explain(server.err().expect("the agent refuses"));
+    let error = explain(server.expect_err("the agent refuses"));
     assert!(matches!(error, TlsError::TokenRefused(_)), "{error}");
     let error = refusal(client);
     assert!(matches!(error, TlsError::TokenRefused(_)), "{error}");
@@ -119,8 +120,9 @@ async fn a_token_the_agent_never_made_is_refused() {
 async fn a_revoked_token_is_refused_even_by_a_client_that_was_in_before() {
     let agent = Agent::new();
     let token = agent.store.create("alice", None).unwrap();
-    // The same configurations, so that a resumable session would be resumed.
-    let (server, client) = (agent.config(), client_config(&token).unwrap());
+    // A client that resumes its session wherever the agent lets it.
+    let (server, mut client) = (agent.config(), client_config(&token).unwrap());
+    client.resumption = Resumption::in_memory_sessions(8);
     let (first, answer) = connect(server.clone(), client.clone()).await;
     let first = first.unwrap();
     answer.unwrap();
@@ -192,7 +194,7 @@ async fn a_client_without_certificate_connects_as_nobody() {
 async fn tls_1_2_is_refused() {
     let agent = Agent::new();
     let (server, client) = connect(agent.config(), anonymous(&rustls::version::TLS12)).await;
-    let error = explain(server.err().expect("the agent refuses"));
+    let error = explain(server.expect_err("the agent refuses"));
     assert!(matches!(error, TlsError::NotTls13(_)), "{error}");
     let error = refusal(client);
     assert!(matches!(error, TlsError::NotTls13(_)), "{error}");
