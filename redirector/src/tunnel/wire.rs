@@ -17,7 +17,8 @@ use super::liveness::{Action, Liveness, LivenessConfig};
 
 /// What one stream may have in flight, so what one stalled stream costs in memory. Bytes.
 const STREAM_WINDOW: u32 = 256 << 10;
-/// What all streams of a tunnel together may have in flight. Bytes.
+/// What all streams of a tunnel together may have in flight, so what a tunnel costs at most. 64 fully stalled streams
+/// use it up and stall the others of the same tunnel and direction. Bytes.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// What one stream buffers before its writer waits. Bytes.
 const SEND_BUFFER: usize = 256 << 10;
