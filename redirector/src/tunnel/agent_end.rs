@@ -63,7 +63,8 @@ struct Slot(Arc<Shared>);
 
 impl AgentEnd {
     /// Speaks first, waits for nothing. The returned future drives the connection: spawn it. It resolves when the
-    /// tunnel has ended, with the reason; dropping it ends the tunnel.
+    /// tunnel has ended, with the reason; dropping it ends the tunnel. A TCP connection below `io` needs TCP_NODELAY,
+    /// else small frames wait for delayed ACKs (40 ms each).
     ///
     /// # Errors
     /// When the connection breaks at once.

@@ -71,7 +71,8 @@ impl DeveloperEnd {
     }
 
     /// Serves the tunnel until it ends and returns why. Each finished request is reported to `on_finished`, which must
-    /// not block. Dropping the future ends the tunnel and the requests in it.
+    /// not block. Dropping the future ends the tunnel and the requests in it. A TCP connection below `io` needs
+    /// TCP_NODELAY, as on the agent's end.
     pub async fn serve<IO>(
         self,
         io: IO,

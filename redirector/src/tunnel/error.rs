@@ -43,6 +43,8 @@ pub enum OpenError {
 pub enum StreamError {
     #[error("the other end of the tunnel reset the request ({0})")]
     Reset(Reason),
+    #[error("the developer's local server broke its connection off")]
+    BrokenOff,
     #[error("the tunnel ended: {0}")]
     TunnelEnded(h2::Error),
     #[error("the request was reset on this side")]
@@ -72,7 +74,7 @@ impl Refusal {
 impl StreamError {
     pub(super) fn into_io(self) -> io::Error {
         let kind = match self {
-            Self::Reset(_) => io::ErrorKind::ConnectionReset,
+            Self::Reset(_) | Self::BrokenOff => io::ErrorKind::ConnectionReset,
             Self::TunnelEnded(_) => io::ErrorKind::ConnectionAborted,
             Self::ResetHere => io::ErrorKind::BrokenPipe,
         };

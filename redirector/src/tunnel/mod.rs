@@ -24,3 +24,6 @@ mod wire;
 
 /// Value of the `Upgrade` header that turns a control API connection into a tunnel.
 pub const UPGRADE_PROTOCOL: &str = "redirector-tunnel";
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,8 @@ pub enum RelayEnd {
     LocalReset(io::Error),
 }
 
-/// Copies until both directions have ended or one has failed. A failure on one side resets the other.
+/// Copies until both directions have ended or one has failed. A reset by the agent resets the local connection; when
+/// the local server breaks off, the agent's side reads what came before and then a ConnectionReset.
 pub async fn relay(mut stream: TunnelStream, mut local: TcpStream, traffic: &mut Traffic) -> RelayEnd {
     let Traffic { request_bytes, response_bytes, status } = traffic;
     let mut answered = false;
@@ -95,7 +96,7 @@ pub async fn relay(mut stream: TunnelStream, mut local: TcpStream, traffic: &mut
             RelayEnd::Cancelled(error)
         }
         Err(end) => {
-            stream.abandon();
+            stream.break_off();
             end
         }
     }

@@ -10,12 +10,15 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::StreamError;
 
 /// What one write hands to h2 at most. Bytes.
 const PIECE: usize = 64 << 10;
+/// The trailer of a stream whose bytes end too early.
+const BROKEN_OFF: &str = "x-redirector-broken-off";
 
 /// Both directions of a stream.
 pub struct TunnelStream {
@@ -33,7 +36,15 @@ pub struct SendHalf {
 pub struct RecvHalf {
     stream: RecvStream,
     chunk: Bytes,
-    ended: bool,
+    state: RecvState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RecvState {
+    Open,
+    Ended,
+    /// See [`TunnelStream::break_off`].
+    BrokenOff,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,8 +54,6 @@ enum SendState {
     Shut,
     /// RST_STREAM is queued.
     Reset,
-    /// Left to h2: sends what was written, then RST_STREAM.
-    Abandoned,
 }
 
 impl TunnelStream {
@@ -57,9 +66,15 @@ impl TunnelStream {
         self.send.reset(reason);
     }
 
-    /// Ends both directions with RST_STREAM(CANCEL), after the bytes written so far.
-    pub fn abandon(mut self) {
-        self.send.state = SendState::Abandoned;
+    /// Tells the reader, after the bytes written so far, that more should have come and won't.
+    ///
+    /// By trailers, as RST_STREAM makes h2 discard what it has not sent yet.
+    pub fn break_off(mut self) {
+        let mut trailers = HeaderMap::new();
+        trailers.insert(BROKEN_OFF, HeaderValue::from_static("1"));
+        if self.send.stream.send_trailers(trailers).is_ok() {
+            self.send.state = SendState::Shut;
+        }
     }
 }
 
@@ -92,7 +107,7 @@ impl AsyncWrite for SendHalf {
         match self.state {
             SendState::Open => {}
             SendState::Shut => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            SendState::Reset | SendState::Abandoned => {
+            SendState::Reset => {
                 return Poll::Ready(Err(StreamError::ResetHere.into_io()));
             }
         }
@@ -125,7 +140,7 @@ impl AsyncWrite for SendHalf {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.state {
             SendState::Shut => return Poll::Ready(Ok(())),
-            SendState::Reset | SendState::Abandoned => {
+            SendState::Reset => {
                 return Poll::Ready(Err(StreamError::ResetHere.into_io()));
             }
             SendState::Open => {}
@@ -148,27 +163,36 @@ impl Drop for SendHalf {
 
 impl RecvHalf {
     pub(super) fn new(stream: RecvStream) -> Self {
-        Self { stream, chunk: Bytes::new(), ended: false }
+        Self { stream, chunk: Bytes::new(), state: RecvState::Open }
     }
 
     /// Everything was received and taken.
     pub(super) fn ended(&self) -> bool {
-        self.ended || (self.chunk.is_empty() && self.stream.is_end_stream())
+        self.state != RecvState::Open || (self.chunk.is_empty() && self.stream.is_end_stream())
     }
 
+    /// Ready with a chunk, or with none at the end.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.chunk.is_empty() && !self.ended {
+        while self.chunk.is_empty() && self.state == RecvState::Open {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(chunk)) => self.chunk = chunk,
-                None => self.ended = true,
-                // RFC 9113 §8.1: "done with it", not a failure.
-                Some(Err(error)) if error.is_reset() && error.reason() == Some(Reason::NO_ERROR) => {
-                    self.ended = true
-                }
+                None => self.state = ready!(self.poll_end(cx)),
+                Some(Err(error)) if is_done(&error) => self.state = RecvState::Ended,
                 Some(Err(error)) => return Poll::Ready(Err(StreamError::from(error).into_io())),
             }
         }
+        if self.state == RecvState::BrokenOff {
+            return Poll::Ready(Err(StreamError::BrokenOff.into_io()));
+        }
         Poll::Ready(Ok(()))
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<RecvState> {
+        Poll::Ready(match ready!(self.stream.poll_trailers(cx)) {
+            Ok(Some(trailers)) if trailers.contains_key(BROKEN_OFF) => RecvState::BrokenOff,
+            // A reset after END_STREAM concerns the other direction.
+            Ok(_) | Err(_) => RecvState::Ended,
+        })
     }
 
     fn take(&mut self, amount: usize) {
@@ -210,10 +234,9 @@ impl AsyncBufRead for RecvHalf {
     }
 }
 
-impl Drop for RecvHalf {
-    fn drop(&mut self) {
-        self.take(usize::MAX);
-    }
+/// RFC 9113 §8.1: NO_ERROR says "done with it", which is no failure.
+fn is_done(error: &h2::Error) -> bool {
+    error.is_reset() && error.reason() == Some(Reason::NO_ERROR)
 }
 
 impl AsyncRead for TunnelStream {

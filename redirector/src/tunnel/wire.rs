@@ -17,7 +17,8 @@ use super::liveness::{Action, Liveness, LivenessConfig};
 
 /// What one stream may have in flight, so what one stalled stream costs in memory. Bytes.
 const STREAM_WINDOW: u32 = 256 << 10;
-/// What all streams of a tunnel together may have in flight. Bytes.
+/// What all streams of a tunnel together may have in flight, so what a tunnel costs at most. 64 fully stalled streams
+/// use it up and stall the others of the same tunnel and direction. Bytes.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// What one stream buffers before its writer waits. Bytes.
 const SEND_BUFFER: usize = 256 << 10;
@@ -27,9 +28,10 @@ const MAX_HEADERS: u32 = 64 << 10;
 /// Cancelled requests are everyday life here and both ends are authenticated, so none of h2's guards against floods
 /// of resets may end the tunnel. (Some of them count over the connection's whole life.)
 const RESETS_REMEMBERED: usize = 1 << 16;
-/// h2 ends a connection on which too many DATA frames below 256 bytes wait to be read, 256 minus its size per frame.
-/// One stalled stream full of one-byte frames must not do that.
-const SMALL_FRAME_BUDGET: usize = 256 * STREAM_WINDOW as usize;
+/// h2 ends a connection on which too many DATA frames below 256 bytes wait to be read, counting 256 minus its size for
+/// each. Stalled streams of small events must not do that: this is four windows full of one-byte frames, or the
+/// whole connection window in frames of 17 bytes. In return a hostile peer can make this end spend some 250 MB.
+const SMALL_FRAME_BUDGET: usize = 4 * 256 * STREAM_WINDOW as usize;
 
 pub(super) fn client() -> h2::client::Builder {
     let mut builder = h2::client::Builder::new();
