@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::{BufRead, BufReader, Read},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Log {
 
 impl Log {
     /// Collects `source` in a thread of its own, which ends with the source.
-    pub(crate) fn collect(&self, stream: Stream, source: impl Read + Send + 'static) {
+    pub(crate) fn collect(&self, stream: Stream, source: impl Read + Send + 'static) -> JoinHandle<()> {
         let log = self.clone();
         thread::spawn(move || {
             let mut reader = BufReader::new(source);
@@ -32,7 +32,7 @@ impl Log {
                 log.lock().push((stream, text));
                 line.clear();
             }
-        });
+        })
     }
 
     /// All lines of one stream.

@@ -3,6 +3,7 @@
 use std::{
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Stdio},
+    thread::JoinHandle,
 };
 
 use nix::{
@@ -21,6 +22,7 @@ pub struct Process {
     name: String,
     child: Child,
     log: Log,
+    collectors: Vec<JoinHandle<()>>,
 }
 
 impl Process {
@@ -29,13 +31,10 @@ impl Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("start {name}: {command:?}: {error}"));
         let log = logs.open(name);
-        if let Some(stdout) = child.stdout.take() {
-            log.collect(Stream::Stdout, stdout);
-        }
-        if let Some(stderr) = child.stderr.take() {
-            log.collect(Stream::Stderr, stderr);
-        }
-        Self { name: name.to_owned(), child, log }
+        let stdout = child.stdout.take().map(|stdout| log.collect(Stream::Stdout, stdout));
+        let stderr = child.stderr.take().map(|stderr| log.collect(Stream::Stderr, stderr));
+        let collectors = stdout.into_iter().chain(stderr).collect();
+        Self { name: name.to_owned(), child, log, collectors }
     }
 
     #[must_use]
@@ -53,7 +52,8 @@ impl Process {
     pub fn wait_for_line(&mut self, text: &str) -> String {
         let what = format!("{} prints a line with {text:?}", self.name);
         eventually_some(&what, || {
-            let ended = self.exited();
+            // The last lines of a process that has ended may still be in its pipes.
+            let ended = self.exited().filter(|_| self.collectors.iter().all(JoinHandle::is_finished));
             let line = self.log.lines(Stream::Stdout).into_iter().find(|line| line.contains(text));
             if let (None, Some(status)) = (&line, ended) {
                 panic!(

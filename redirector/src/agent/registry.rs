@@ -107,9 +107,13 @@ struct State {
     entries: Vec<Entry>,
     /// Instances whose intercept was removed by somebody.
     removed: VecDeque<String>,
+    /// How many hosts there have been.
+    host_count: u64,
 }
 
 struct Host {
+    /// Tells it from an earlier one of the same namespace.
+    number: u64,
     host: Arc<TargetHost>,
     ports: BTreeMap<u16, Arc<Routes>>,
 }
@@ -347,8 +351,10 @@ impl Registry {
             known.extend(threads);
             drop(known);
             let host = Arc::new(host);
-            tokio::spawn(Arc::clone(self).watch(netns, host.gone()));
-            state.hosts.insert(netns, Host { host, ports: BTreeMap::new() });
+            state.host_count += 1;
+            let number = state.host_count;
+            tokio::spawn(Arc::clone(self).watch(netns, number, host.gone()));
+            state.hosts.insert(netns, Host { number, host, ports: BTreeMap::new() });
         }
         let Some(entry) = state.hosts.get_mut(&netns) else { return Err(PortError::Gone.into()) };
         let routes = match entry.ports.get(&port) {
@@ -363,9 +369,13 @@ impl Registry {
     }
 
     /// Lets go of a target that is no longer there.
-    async fn watch(self: Arc<Self>, netns: NetnsId, gone: impl Future<Output = String> + Send) {
+    async fn watch(self: Arc<Self>, netns: NetnsId, number: u64, gone: impl Future<Output = String> + Send) {
         let reason = gone.await;
         let mut state = self.state.lock().await;
+        // One that was let go has ended too, and another may have taken its place meanwhile.
+        if state.hosts.get(&netns).is_none_or(|host| host.number != number) {
+            return;
+        }
         let names: Vec<String> =
             state.entries.iter().filter(|e| e.netns == netns).map(|e| e.name.clone()).collect();
         for name in names {

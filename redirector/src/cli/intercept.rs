@@ -59,7 +59,7 @@ pub struct InterceptCommand {
     all: bool,
 
     /// A name for the intercept [default: made up]
-    #[arg(long)]
+    #[arg(long, overrides_with = "name")]
     name: Option<String>,
 
     /// Who answers your requests while your machine is away: the live service, or an error
@@ -102,18 +102,20 @@ fn local_server(text: &str) -> Result<String, String> {
     }
 }
 
-/// `user@host`, as far as they can be found out: for people, not for access.
+/// `user@host`: for people, not for access.
+#[cfg(unix)]
 fn owner() -> String {
-    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let user = variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(|| "somebody".to_owned());
-    let host = host_name().unwrap_or_else(|| "somewhere".to_owned());
-    format!("{user}@{host}")
+    use nix::unistd::{User, gethostname, getuid};
+    let user = User::from_uid(getuid()).ok().flatten().map_or_else(|| getuid().to_string(), |user| user.name);
+    let host = gethostname().map(|host| host.to_string_lossy().into_owned());
+    format!("{user}@{}", host.unwrap_or_else(|_| "localhost".to_owned()))
 }
 
-fn host_name() -> Option<String> {
-    let output = std::process::Command::new("uname").arg("-n").output().ok()?;
-    let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (!name.is_empty()).then_some(name)
+/// `user@host`: for people, not for access.
+#[cfg(not(unix))]
+fn owner() -> String {
+    let variable = |name| std::env::var(name).unwrap_or_else(|_| "somebody".to_owned());
+    format!("{}@{}", variable("USERNAME"), variable("COMPUTERNAME"))
 }
 
 /// One run of the command.

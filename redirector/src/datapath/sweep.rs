@@ -9,7 +9,7 @@ use aya::{
     programs::{TcAttachType, loaded_programs, tc::qdisc_detach_program},
 };
 use nix::time::{ClockId, clock_gettime};
-use redirector_common::HEARTBEAT_DEADLINE_NS;
+use redirector_common::{HEARTBEAT_DEADLINE_NS, HEARTBEAT_INTERVAL_NS};
 use std::{io, time::Duration};
 
 /// Sweeps the namespace of the calling thread; returns the interfaces that had something of ours.
@@ -32,12 +32,23 @@ pub fn sweep() -> io::Result<Vec<String>> {
     Ok(swept)
 }
 
-/// Does the agent that loaded the program still beat?
+/// Does the agent that loaded the program still beat? Waits until the next beat of a living one would be overdue:
+/// one that was killed just now has left a fresh beat behind.
 fn owner_alive(program_id: u32) -> bool {
-    last_beat(program_id).is_some_and(|beat| {
+    let Some(first) = last_beat(program_id) else { return false };
+    loop {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
-        now.saturating_sub(Duration::from_nanos(beat)) < Duration::from_nanos(HEARTBEAT_DEADLINE_NS)
-    })
+        let age = now.saturating_sub(Duration::from_nanos(first));
+        if age >= Duration::from_nanos(HEARTBEAT_DEADLINE_NS) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_nanos(HEARTBEAT_INTERVAL_NS));
+        match last_beat(program_id) {
+            Some(beat) if beat == first => {}
+            Some(_) => return true,
+            None => return false,
+        }
+    }
 }
 
 fn last_beat(program_id: u32) -> Option<u64> {

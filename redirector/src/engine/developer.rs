@@ -19,14 +19,18 @@ use crate::{
     tunnel::{agent_end::OpeningStream, error::Refusal as StreamRefusal, meta::StreamMeta},
 };
 use bytes::{Buf as _, BytesMut};
-use std::{cell::Cell, future::pending, io, pin::pin, sync::Arc};
+use std::{future::pending, io, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf},
     net::TcpStream,
+    time::timeout,
 };
 
 /// How much of an answer is read from the tunnel at once, in bytes.
 const READ: usize = 16 * 1024;
+
+/// How long a client has for the rest of a request that was answered before its end.
+const REST_OF_REQUEST: Duration = Duration::from_secs(30);
 
 /// A request on its way to a developer. Its head is the first `head.len` bytes of the connection's buffer.
 pub(super) struct DeveloperRequest {
@@ -68,24 +72,55 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
     let (mut from_developer, mut to_developer) = tokio::io::split(stream);
 
     let Connection { client, buf, framer, .. } = &mut *connection;
-    // A request that can be repeated stays in the buffer until its answer has begun.
+    // A request that can be repeated is kept until its answer has begun.
     let replay = head.safe_without_body.then(|| buf.split_to(head.len));
-    let sent = Cell::new(false);
+    let mut sent = Sent::Partly;
     let answer = {
-        let mut send = pin!(send(client, replay.as_ref(), &head, buf, framer, &mut to_developer, &sent));
         let mut answer = pin!(answer(client, RequestContext::from(&head), &mut from_developer));
-        tokio::select! {
-            biased;
-            answer = &mut answer => answer?,
-            error = &mut send => return Err(error),
+        let early = {
+            let mut send = pin!(send(client, replay.as_ref(), &head, buf, framer, &mut to_developer));
+            tokio::select! {
+                biased;
+                early = &mut answer => {
+                    let early = early?;
+                    if matches!(early, Answer::Complete { close: false }) && !head.close {
+                        // The connection goes on, so the rest of the request goes where its beginning went.
+                        if let Ok(end) = timeout(REST_OF_REQUEST, send).await {
+                            sent = end?;
+                        }
+                    }
+                    Some(early)
+                }
+                end = &mut send => {
+                    sent = end?;
+                    None
+                }
+            }
+        };
+        match (early, &sent) {
+            (Some(early), _) => early,
+            (None, Sent::Wholly) => {
+                tokio::select! {
+                    biased;
+                    answer = &mut answer => answer?,
+                    end = client_end(client) => {
+                        end?;
+                        // If the developer's side takes that no more, its answer says why.
+                        let _ = to_developer.shutdown().await;
+                        answer.await?
+                    }
+                }
+            }
+            (None, Sent::Partly) => answer.await?,
         }
     };
+    let request_is_over = matches!(sent, Sent::Wholly);
     match answer {
         Answer::Complete { close } => {
             from_developer.unsplit(to_developer).finish();
             bump(&intercept.stats.answered);
             // An answer that came before the whole request leaves bytes behind that belong to nothing.
-            Ok(if close || head.close || !sent.get() { Next::Close } else { Next::Request })
+            Ok(if close || head.close || !request_is_over { Next::Close } else { Next::Request })
         }
         Answer::Switched { from_developer: first } => {
             bump(&intercept.stats.answered);
@@ -98,7 +133,7 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
             bump(&intercept.stats.failed);
             Ok(Next::Reset)
         }
-        Answer::Nothing => refuse(connection, &intercept, &Refusal::NoAnswer, &head, sent.get()).await,
+        Answer::Nothing => refuse(connection, &intercept, &Refusal::NoAnswer, &head, request_is_over).await,
         Answer::Failed(error) => {
             let refusal = match StreamRefusal::from_io(&error) {
                 Some(refusal) => Refusal::LocalServer { reason: refusal.reason.clone() },
@@ -113,7 +148,7 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
                     connection.buf = head_bytes;
                     away(connection, &intercept, head).await
                 }
-                _ => refuse(connection, &intercept, &refusal, &head, sent.get()).await,
+                _ => refuse(connection, &intercept, &refusal, &head, request_is_over).await,
             }
         }
     }
@@ -146,8 +181,14 @@ async fn refuse(
     Ok(if close { Next::Close } else { Next::Request })
 }
 
-/// Sends the request, then tells the developer's side when the client ends its half. Returns only what is the
-/// client's failure: if the developer's side takes no more, its answer says why.
+/// How much of the request the developer's side has got.
+enum Sent {
+    Wholly,
+    /// The client or the developer's side ended first; if it was the latter, its answer says why.
+    Partly,
+}
+
+/// Sends the request. Errors are the client's.
 async fn send(
     client: &TcpStream,
     head_bytes: Option<&BytesMut>,
@@ -155,53 +196,38 @@ async fn send(
     buf: &mut BytesMut,
     framer: &mut RequestFramer,
     developer: &mut WriteHalf<OpeningStream>,
-    sent: &Cell<bool>,
-) -> io::Error {
-    let result = async {
-        match head_bytes {
-            Some(head_bytes) => developer.write_all(head_bytes).await.map_err(SendError::Developer)?,
-            None => forward(developer, buf, head.len).await?,
-        }
-        loop {
-            match framer.next(buf, |_| ()) {
-                RequestStep::Body(len) => forward(developer, buf, len).await?,
-                RequestStep::NeedMore(Pending::Body) => {
-                    developer.flush().await.map_err(SendError::Developer)?;
-                    if read(client, buf, Expect::Body).await.map_err(SendError::Client)? == 0 {
-                        break;
-                    }
-                }
-                RequestStep::End => {
-                    sent.set(true);
-                    developer.flush().await.map_err(SendError::Developer)?;
-                    client_end(client).await.map_err(SendError::Client)?;
-                    break;
-                }
-                // A head can't come before the end of the body; what can't be framed has no end to wait for.
-                RequestStep::Head { .. } | RequestStep::NeedMore(_) | RequestStep::Raw(_) => {
-                    return Err(SendError::Client(io::ErrorKind::InvalidData.into()));
-                }
-            }
-        }
-        developer.shutdown().await.map_err(SendError::Developer)
+) -> io::Result<Sent> {
+    let head_sent = match head_bytes {
+        Some(head_bytes) => developer.write_all(head_bytes).await,
+        None => forward(developer, buf, head.len).await,
     };
-    match result.await {
-        Err(SendError::Client(error)) => error,
-        Ok(()) | Err(SendError::Developer(_)) => pending().await,
+    if head_sent.is_err() {
+        return Ok(Sent::Partly);
+    }
+    loop {
+        let passed_on = match framer.next(buf, |_| ()) {
+            RequestStep::Body(len) => forward(developer, buf, len).await,
+            RequestStep::NeedMore(Pending::Body) => {
+                if read(client, buf, Expect::Body).await? == 0 {
+                    let _ = developer.shutdown().await;
+                    return Ok(Sent::Partly);
+                }
+                Ok(())
+            }
+            RequestStep::End => return Ok(Sent::Wholly),
+            // A head can't come before the end of the body; what can't be framed has no end to wait for.
+            RequestStep::Head { .. } | RequestStep::NeedMore(_) | RequestStep::Raw(_) => {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        };
+        if passed_on.is_err() {
+            return Ok(Sent::Partly);
+        }
     }
 }
 
-enum SendError {
-    Client(io::Error),
-    Developer(#[expect(dead_code, reason = "the answer tells what happened")] io::Error),
-}
-
-async fn forward(
-    developer: &mut WriteHalf<OpeningStream>,
-    buf: &mut BytesMut,
-    len: usize,
-) -> Result<(), SendError> {
-    developer.write_all(&buf[..len]).await.map_err(SendError::Developer)?;
+async fn forward(developer: &mut WriteHalf<OpeningStream>, buf: &mut BytesMut, len: usize) -> io::Result<()> {
+    developer.write_all(&buf[..len]).await?;
     buf.advance(len);
     Ok(())
 }

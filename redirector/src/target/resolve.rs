@@ -31,6 +31,9 @@ pub enum FoundAt {
     Process(i32),
 }
 
+/// The first process of the node.
+const INIT: i32 = 1;
+
 /// Why a target has no network namespace that can be intercepted, and what to do.
 #[derive(Debug, Error)]
 pub enum ResolveError {
@@ -98,7 +101,6 @@ pub fn host_netns() -> Vec<NetnsId> {
 
 /// That of the node's first process. Where a security module hides it even from root, that of the first kernel thread.
 fn node_netns() -> io::Result<NetnsId> {
-    const INIT: i32 = 1;
     const KTHREADD: i32 = 2;
     process::netns_id(INIT).or_else(|error| {
         if process::is_kernel_thread(KTHREADD) { process::netns_id(KTHREADD) } else { Err(error) }
@@ -172,6 +174,12 @@ fn first_outside_host(target: &Target, pids: &[i32]) -> Result<Option<(Netns, Fo
 
 fn open(target: &Target, path: &Path) -> Result<Netns, ResolveError> {
     Netns::open(path).map_err(|error| match error {
+        // Some security modules close it even to root. Whose it is needs no look inside.
+        OpenNetnsError::Io { source, .. }
+            if source.kind() == io::ErrorKind::PermissionDenied && path == process::netns_path(INIT) =>
+        {
+            ResolveError::HostNetns { target: target.clone() }
+        }
         OpenNetnsError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             ResolveError::NotPermitted { target: target.clone() }
         }

@@ -117,6 +117,10 @@ impl From<h2::Error> for TunnelError {
 
 impl From<io::Error> for TunnelError {
     fn from(error: io::Error) -> Self {
+        // A process that was killed says no goodbye.
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Self::ClosedByPeer;
+        }
         Self::Io(Arc::new(error))
     }
 }

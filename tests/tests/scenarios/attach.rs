@@ -97,7 +97,7 @@ fn programs_and_filters_of_others_stay() {
         drop(theirs);
 
         lab.pod.netns.sh("tc qdisc add dev eth0 clsact");
-        lab.pod.netns.sh("tc filter add dev eth0 ingress pref 7 protocol ip u32 match u32 0 0 action ok");
+        lab.pod.netns.sh("tc filter add dev eth0 ingress pref 7 protocol ip u32 match u32 0 0 flowid 1:1");
         let agent = Agent::start_with(lab, &AgentOptions::attach("clsact"));
         let alice = for_alice(lab, &agent).start(lab);
         assert_eq!(who_answers(lab, Route::Live.header()), "app");

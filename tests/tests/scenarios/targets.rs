@@ -71,7 +71,7 @@ fn a_target_that_does_not_exist_is_refused_by_its_name() {
     in_lab(|lab| {
         let agent = Agent::start(lab);
         for target in
-            ["netns:no-such-pod", "netns:/run/netns/no-such-pod", "pid:4194304", "container:no-such-pod"]
+            ["netns:no-such-pod", "netns:/run/netns/no-such-pod", "pid:4194304", "container:0123456789ab"]
         {
             let refusal = for_alice(lab, &agent).target(target).refused();
             let name = target.split_once(':').unwrap().1;
