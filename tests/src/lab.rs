@@ -138,6 +138,10 @@ impl Lab {
     pub fn recreate_pod(&mut self) {
         self.pod = join(&self.node, &self.prefix, "pod", 2);
         self.pod_network = settled_network(&self.pod);
+        // The new pod has the addresses of the old one on another card, which the others would find out slowly.
+        for host in [&self.node, &self.client, &self.dev] {
+            host.netns.ip("neigh flush all");
+        }
     }
 
     /// Whether the kernel still has the pod's namespace: its end of the veth pair goes with it, from the node as well.

@@ -79,8 +79,10 @@ enum ResponsesEnd {
     Switched,
     /// Bytes that answer nothing we know of, or that are not understood.
     NotUnderstood,
-    /// The app has sent its last byte.
+    /// The app has sent its last byte, and owed nothing.
     Ended,
+    /// The app has sent its last byte, and owed an answer.
+    BrokeOff,
     /// The agent drains, and the connection is idle.
     Drained,
 }
@@ -95,7 +97,9 @@ enum PhaseEnd {
 impl From<ResponsesEnd> for PhaseEnd {
     fn from(end: ResponsesEnd) -> Self {
         match end {
-            ResponsesEnd::Settled | ResponsesEnd::Switched => Self::Splice { understood: true },
+            ResponsesEnd::Settled | ResponsesEnd::Switched | ResponsesEnd::BrokeOff => {
+                Self::Splice { understood: true }
+            }
             ResponsesEnd::NotUnderstood => Self::Splice { understood: false },
             ResponsesEnd::Ended => Self::AppEnded,
             ResponsesEnd::Drained => Self::Drained,
@@ -303,7 +307,7 @@ async fn responses(
                 tracing::debug!(?reason, "the app's answer is not understood: from here on raw");
                 return Ok(ResponsesEnd::NotUnderstood);
             }
-            ResponseStep::Truncated | ResponseStep::Closed => return Ok(ResponsesEnd::Ended),
+            ResponseStep::Truncated | ResponseStep::Closed => return Ok(ResponsesEnd::BrokeOff),
             ResponseStep::NeedMore => {
                 drain_to(client, buf, cleared).await?;
                 cleared = 0;
