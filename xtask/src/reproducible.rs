@@ -15,7 +15,9 @@ use crate::{
 pub fn check(workspace: &Workspace) -> Result<()> {
     let here = ebpf::build(workspace, Warnings::Shown)?;
     let copy = tempfile::Builder::new().prefix("redirector-copy-").tempdir()?;
-    step(format!("copy the checkout to {}", copy.path().display()), || copy_sources(workspace, copy.path()))?;
+    step(format!("copy the checkout to {}", copy.path().display()), || {
+        copy_sources(workspace.root(), copy.path())
+    })?;
     let there = ebpf::build(&Workspace::at(copy.path()), Warnings::Shown)?;
 
     let checksums = process::read(Command::new("sha256sum").args([&here, &there]))?;
@@ -30,18 +32,19 @@ pub fn check(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Copies what git tracks or would track.
-fn copy_sources(workspace: &Workspace, to: &Path) -> Result<()> {
-    let mut git = Command::new("git");
-    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(workspace.root());
-    for name in process::read(&mut git)?.split_terminator('\0') {
-        let (from, to) = (workspace.root().join(name), to.join(name));
-        // A deleted file is tracked until the deletion is committed.
-        if !from.is_file() {
-            continue;
+/// Copies the checkout without what builds and git keep in it. Not `git ls-files`: an unpacked archive builds too.
+fn copy_sources(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        // cargo marks the directories it builds in.
+        let is_kept = entry.file_name() != ".git" && !from.join("CACHEDIR.TAG").exists();
+        if from.is_dir() && is_kept {
+            copy_sources(&from, &to)?;
+        } else if from.is_file() && is_kept {
+            fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
         }
-        fs::create_dir_all(to.parent().unwrap_or(&to))?;
-        fs::copy(&from, &to).with_context(|| format!("cannot copy {name}"))?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 pub fn step<T>(what: impl Display, work: impl FnOnce() -> Result<T>) -> Result<T> {
     eprintln!("==> {what}");
     let start = Instant::now();
-    let done = work().with_context(|| format!("could not {what}"))?;
+    let done = work().with_context(|| format!("{what}: failed"))?;
     eprintln!("    {:.1} s", start.elapsed().as_secs_f64());
     Ok(done)
 }
