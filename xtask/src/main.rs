@@ -1,9 +1,10 @@
-//! Builds, tests and lints redirector: `cargo xtask --help`.
+//! Builds, shows, tests and lints redirector: `cargo xtask --help`.
 
 mod apt;
 mod build;
 mod cargo;
 mod compiler;
+mod demo;
 mod ebpf;
 mod linker;
 mod lint;
@@ -22,10 +23,11 @@ use clap::{Parser, Subcommand};
 
 use crate::{ebpf::Warnings, workspace::Workspace};
 
-/// Builds, tests and lints redirector.
+/// Builds, shows, tests and lints redirector.
 ///
-/// New here? `cargo xtask build` makes target/release/redirector. As root on Debian every command
-/// installs what it needs and misses; elsewhere it says what to install and how.
+/// New here? `cargo xtask demo` shows what redirector does, `cargo xtask build` makes
+/// target/release/redirector. As root on Debian every command installs what it needs and misses;
+/// elsewhere it says what to install and how.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -35,6 +37,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build, then see it work on this machine: nginx, a client, an agent and a developer (uses sudo)
+    ///
+    /// Makes four machines out of network namespaces, and sends requests with curl: with and without
+    /// the developer's header, on one connection, while the developer leaves and the agent is
+    /// killed. Says for each what was expected and what was seen; fails when they differ. Leaves nothing
+    /// behind. Needs no Kubernetes.
+    Demo {
+        /// Do not build: show the binary that REDIRECTOR_BIN names
+        #[arg(long)]
+        built: bool,
+    },
     /// Build the release binary: target/release/redirector
     Build,
     /// Build, then run redirector as root with ARGS, such as `run -- agent`
@@ -76,6 +89,8 @@ fn main() -> ExitCode {
 
 fn execute(command: Command, workspace: &Workspace) -> Result<()> {
     match command {
+        Command::Demo { built: false } => demo::demo(workspace)?,
+        Command::Demo { built: true } => demo::show()?,
         Command::Build => {
             build::build(workspace)?;
             println!("{}", workspace.release_binary().display());

@@ -44,6 +44,17 @@ pub fn is_root() -> bool {
     read(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 
+/// A command that runs `program` as root: through sudo when this is not root.
+pub fn as_root(program: &str) -> Result<Command> {
+    if is_root() {
+        return Ok(Command::new(program));
+    }
+    let sudo = in_path("sudo").context("needs root, and there is no sudo here: run it as root")?;
+    let mut command = Command::new(sudo);
+    command.arg(program);
+    Ok(command)
+}
+
 /// Removes every inherited variable whose name is `unwanted`.
 pub fn without_variables(command: &mut Command, unwanted: impl Fn(&str) -> bool) -> &mut Command {
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(&unwanted)) {
