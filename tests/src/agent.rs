@@ -38,11 +38,13 @@ pub struct AgentOptions {
     pub port: u16,
     /// More arguments, as `--attach clsact`.
     pub arguments: Vec<String>,
+    /// What is run as the agent. Commands to it are always [`redirector_binary`].
+    pub binary: PathBuf,
 }
 
 impl Default for AgentOptions {
     fn default() -> Self {
-        Self { state: "agent".to_owned(), port: 7465, arguments: Vec::new() }
+        Self { state: "agent".to_owned(), port: 7465, arguments: Vec::new(), binary: redirector_binary() }
     }
 }
 
@@ -118,7 +120,7 @@ impl Agent {
         let state = lab.directory().join(&options.state);
         let mut command = lab.node.netns.command("prlimit");
         // The soft limit that services get; the lab's own is higher.
-        command.args(["--nofile=1024:", "--"]).arg(redirector_binary());
+        command.args(["--nofile=1024:", "--"]).arg(&options.binary);
         command.args(["agent", "--listen", &format!("0.0.0.0:{}", options.port), "--state-dir"]).arg(&state);
         command.args(&options.arguments);
         let mut process = Process::spawn(&options.state, &mut command, lab.logs());

@@ -1,6 +1,7 @@
-//! Builds, shows, tests and lints redirector: `cargo xtask --help`.
+//! Builds, shows, tests, lints and measures redirector: `cargo xtask --help`.
 
 mod apt;
+mod bench;
 mod build;
 mod cargo;
 mod compiler;
@@ -21,9 +22,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{ebpf::Warnings, workspace::Workspace};
+use crate::{bench::BenchOptions, ebpf::Warnings, workspace::Workspace};
 
-/// Builds, shows, tests and lints redirector.
+/// Builds, shows, tests, lints and measures redirector.
 ///
 /// New here? `cargo xtask demo` shows what redirector does, `cargo xtask build` makes
 /// target/release/redirector. As root on Debian every command installs what it needs and misses;
@@ -62,6 +63,8 @@ enum Command {
         #[arg(last = true, value_name = "ARGS")]
         arguments: Vec<String>,
     },
+    /// Build and measure live traffic: direct, through the agent, through nginx and HAProxy (as root)
+    Bench(BenchOptions),
     /// Check formatting, clippy, warnings of the eBPF half and, where cargo-deny is there, licences
     Lint,
     /// Build only the eBPF half: target/ebpf/redirector.o
@@ -97,6 +100,7 @@ fn execute(command: Command, workspace: &Workspace) -> Result<()> {
         }
         Command::Run { arguments } => run::run(workspace, &arguments)?,
         Command::Test { arguments } => test::test(workspace, &arguments)?,
+        Command::Bench(options) => bench::bench(workspace, &options)?,
         Command::Lint => lint::lint(workspace)?,
         Command::Ebpf => println!("{}", ebpf::build(workspace, Warnings::Shown)?.display()),
         Command::Reproducible => reproducible::check(workspace)?,

@@ -1,0 +1,186 @@
+//! Medians and ratios, as a table and as JSON.
+
+use std::{collections::BTreeMap, fmt, fs};
+
+use serde_json::{Value, json};
+
+use super::{
+    contender::{DIRECT, NGINX, Sample},
+    cores,
+    scenario::{Measure, Scenario},
+};
+
+/// All samples of a run.
+#[derive(Debug)]
+pub struct Report {
+    scenarios: Vec<Scenario>,
+    contenders: Vec<&'static str>,
+    seconds: u32,
+    /// By scenario and contender, one per round.
+    samples: BTreeMap<(&'static str, &'static str), Vec<Sample>>,
+}
+
+/// Of one value per round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    /// `None` of no values.
+    fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+        Some(Self { median: (low + high) / 2.0, min, max })
+    }
+
+    fn json(self) -> Value {
+        json!({ "median": self.median, "min": self.min, "max": self.max })
+    }
+
+    fn show(self, decimals: usize) -> String {
+        let Self { median, min, max } = self;
+        format!("{median:.decimals$} ({min:.decimals$}–{max:.decimals$})")
+    }
+}
+
+impl Report {
+    pub fn new(scenarios: &[Scenario], contenders: Vec<&'static str>, seconds: u32) -> Self {
+        Self { scenarios: scenarios.to_vec(), contenders, seconds, samples: BTreeMap::new() }
+    }
+
+    pub fn add(&mut self, scenario: &Scenario, contender: &'static str, sample: Sample) {
+        self.samples.entry((scenario.name, contender)).or_default().push(sample);
+    }
+
+    pub fn json(&self) -> Value {
+        let scenarios: Vec<Value> =
+            self.scenarios.iter().map(|scenario| self.scenario_json(scenario)).collect();
+        json!({ "kernel": kernel(), "cores": cores(), "seconds": self.seconds, "scenarios": scenarios })
+    }
+
+    fn scenario_json(&self, scenario: &Scenario) -> Value {
+        let contenders: Vec<Value> = self
+            .contenders
+            .iter()
+            .map(|name| {
+                json!({
+                    "name": name,
+                    "value": Spread::of(self.values(scenario, name)).map(Spread::json),
+                    "ratio_to_direct": self.ratio(scenario, name, DIRECT).map(Spread::json),
+                    "ratio_to_nginx": self.ratio(scenario, name, NGINX).map(Spread::json),
+                    "cpu_microseconds_per_request": self.cpu(scenario, name).map(Spread::json),
+                    "samples": self.samples(scenario, name).iter().map(sample_json).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        json!({
+            "name": scenario.name,
+            "unit": scenario.unit,
+            "more_is_better": scenario.measure == Measure::Throughput,
+            "contenders": contenders,
+        })
+    }
+
+    fn samples(&self, scenario: &Scenario, contender: &'static str) -> &[Sample] {
+        self.samples.get(&(scenario.name, contender)).map_or(&[], Vec::as_slice)
+    }
+
+    /// What the scenario measures, one per round.
+    fn values(&self, scenario: &Scenario, contender: &'static str) -> Vec<f64> {
+        let value = |sample: &Sample| match scenario.measure {
+            // An answer of the scenario in MiB/s is 1 MiB.
+            Measure::Throughput => sample.load.per_second(),
+            Measure::Latency => sample.load.p50.as_secs_f64() * 1e6,
+        };
+        self.samples(scenario, contender).iter().map(value).collect()
+    }
+
+    /// To another contender in the same round: what slows a round down slows both.
+    fn ratio(&self, scenario: &Scenario, contender: &'static str, to: &'static str) -> Option<Spread> {
+        let rounds = self.values(scenario, contender).into_iter().zip(self.values(scenario, to));
+        Spread::of(rounds.map(|(value, reference)| value / reference).collect())
+    }
+
+    /// Microseconds of the proxy per request.
+    fn cpu(&self, scenario: &Scenario, contender: &'static str) -> Option<Spread> {
+        let samples = self.samples(scenario, contender).iter();
+        Spread::of(samples.filter_map(cpu_per_request).collect())
+    }
+}
+
+fn cpu_per_request(sample: &Sample) -> Option<f64> {
+    Some(sample.cpu?.as_secs_f64() * 1e6 / sample.load.requests as f64)
+}
+
+fn sample_json(sample: &Sample) -> Value {
+    json!({
+        "requests": sample.load.requests,
+        "seconds": sample.load.duration.as_secs_f64(),
+        "p50_microseconds": sample.load.p50.as_micros() as u64,
+        "p99_microseconds": sample.load.p99.as_micros() as u64,
+        "cpu_seconds": sample.cpu.map(|cpu| cpu.as_secs_f64()),
+    })
+}
+
+fn kernel() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// Medians over the rounds, with the lowest and the highest.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "Linux {}, {} cores; median (min–max) of turns of {} s",
+            kernel(),
+            cores(),
+            self.seconds
+        )?;
+        for scenario in &self.scenarios {
+            let better = match scenario.measure {
+                Measure::Throughput => "more is better",
+                Measure::Latency => "less is better",
+            };
+            writeln!(f, "\n{}: {}, {better}", scenario.name, scenario.unit)?;
+            row(
+                f,
+                "",
+                ["", "ratio to direct", "ratio to nginx", "proxy's CPU µs/request"].map(str::to_owned),
+            )?;
+            for name in &self.contenders {
+                let cell = |spread: Option<Spread>, decimals| {
+                    spread.map_or_else(|| "–".to_owned(), |spread| spread.show(decimals))
+                };
+                let cells = [
+                    cell(Spread::of(self.values(scenario, name)), 0),
+                    cell(self.ratio(scenario, name, DIRECT), 2),
+                    cell(self.ratio(scenario, name, NGINX), 2),
+                    cell(self.cpu(scenario, name), 1),
+                ];
+                row(f, name, cells)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn row(f: &mut fmt::Formatter<'_>, name: &str, [value, direct, nginx, cpu]: [String; 4]) -> fmt::Result {
+    writeln!(f, "  {name:<11} {value:<22} {direct:<18} {nginx:<18} {cpu}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle_of_sorted_values() {
+        let odd = Spread::of(vec![9.0, 1.0, 2.0]).unwrap();
+        assert_eq!(odd, Spread { median: 2.0, min: 1.0, max: 9.0 });
+        assert_eq!(Spread::of(vec![4.0, 1.0, 3.0, 2.0]).unwrap().median, 2.5);
+        assert_eq!(Spread::of(Vec::new()), None);
+    }
+}
