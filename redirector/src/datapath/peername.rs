@@ -27,9 +27,14 @@ pub enum PeerNamesError {
     Program(#[from] aya::programs::ProgramError),
     #[error("cannot use the map of the getpeername programs: {0}")]
     Map(#[from] MapError),
+    #[error("another connection to the app has the same addresses")]
+    Taken,
     #[error("the embedded eBPF object lacks `{0}`: rebuild with `cargo xtask build`")]
     Missing(&'static str),
 }
+
+/// Insert only what is not there (linux/bpf.h).
+const BPF_NOEXIST: u64 = 1;
 
 /// The attached programs; one for the whole node.
 pub struct PeerNames {
@@ -73,7 +78,15 @@ impl PeerNames {
         };
         let value =
             ClientAddress { address: address_bytes(client.ip()), port: client.port(), padding: [0; 3] };
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(key, value, 0)?;
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        match clients.insert(key, value, BPF_NOEXIST) {
+            Ok(()) => {}
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
+                return Err(PeerNamesError::Taken);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        drop(clients);
         Ok(UpstreamGuard { names: Arc::clone(self), key })
     }
 }

@@ -2,17 +2,19 @@
 //!
 //! The connection alternates between two phases: [`live`](super::live), in which bytes flow between client and
 //! app until a request with a developer's context comes, and [`developer`](super::developer), which carries
-//! that one request. What is not understood ends in [`splice`](super::splice).
+//! that one request; [`waiting`](super::waiting) for the next one needs no app. What is not understood ends in
+//! [`splice`](super::splice).
 
 use super::{
     addresses::{ClientAddr, OriginalDst},
     developer,
-    duplex::{at_end, finish, reset_on_close},
+    duplex::{finish, has_spoken, reset_on_close},
     live::{self, LiveEnd},
     routes::Routes,
     splice::splice,
     stats::{PortStats, bump},
-    upstream::{Upstream, UpstreamConnector},
+    upstream::UpstreamConnector,
+    waiting::{self, Waited},
 };
 use crate::http1::{RequestFramer, RequestHead};
 use bytes::BytesMut;
@@ -25,10 +27,6 @@ use tokio::{net::TcpStream, sync::watch, time::timeout};
 
 /// How long a client may take to read our last answer before the socket goes.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// How long a connection that only a developer uses is kept after the app has closed its end of it: what
-/// servers commonly grant an idle connection.
-const IDLE_WITHOUT_APP: Duration = Duration::from_secs(75);
 
 /// What all connections to one intercepted port share.
 #[derive(Clone)]
@@ -49,6 +47,10 @@ pub(super) struct Connection<'a> {
     /// Read from the client, not yet sent on.
     pub buf: BytesMut,
     pub framer: RequestFramer,
+    /// A whole request head has been read: the client speaks HTTP/1.x.
+    pub speaks_http: bool,
+    /// The app has had a request over the connection to it.
+    pub app_used: bool,
 }
 
 /// How a phase leaves the connection.
@@ -83,8 +85,9 @@ async fn run(
     context: &PortContext,
 ) -> io::Result<()> {
     client.set_nodelay(true)?;
+    let connect = || context.upstream.connect(original_dst, client_addr);
     // At once, whoever speaks first: a server that greets must not wait for us to have seen a request.
-    let mut app = context.upstream.connect(original_dst, client_addr).await?;
+    let mut app = Some(connect().await?);
     let mut connection = Connection {
         client,
         client_addr,
@@ -92,18 +95,70 @@ async fn run(
         context,
         buf: BytesMut::new(),
         framer: RequestFramer::new(),
+        speaks_http: false,
+        app_used: false,
     };
-    let mut next = Next::Request;
+    let mut first = None;
     let mut after_developer = false;
     loop {
-        let first = match next {
-            Next::Request => None,
-            Next::Live(head) => Some(head),
+        let end = match &app {
+            Some(app) => {
+                let end = live::run(&mut connection, &app.socket, first.take(), after_developer).await;
+                end.inspect_err(|_| reset_on_close(&app.socket))?
+            }
+            None => match waiting::run(&mut connection).await? {
+                Waited::Developer(request) => LiveEnd::Developer(request),
+                Waited::Live(head) => {
+                    first = Some(head);
+                    app = Some(connect().await?);
+                    continue;
+                }
+                Waited::NotUnderstood => {
+                    app = Some(connect().await?);
+                    LiveEnd::Next(Next::Splice { from_app: BytesMut::new(), understood: false })
+                }
+                Waited::Over => LiveEnd::Next(Next::Close),
+            },
+        };
+        let next = match end {
+            LiveEnd::Next(next) => next,
+            LiveEnd::AppIdle => {
+                app = None;
+                continue;
+            }
+            LiveEnd::Developer(request) => {
+                after_developer = true;
+                let next = developer::run(&mut connection, request).await;
+                if next.is_err()
+                    && let Some(app) = &app
+                {
+                    reset_on_close(&app.socket);
+                }
+                let next = next?;
+                // To the app its connection was idle, so it may have ended it. One that it has never been
+                // asked anything over is only in its way: some serve one connection at a time.
+                if !connection.app_used || app.as_ref().is_some_and(|app| has_spoken(&app.socket)) {
+                    app = None;
+                    connection.app_used = false;
+                }
+                next
+            }
+        };
+        match next {
+            Next::Request => {}
+            Next::Live(head) => {
+                first = Some(head);
+                if app.is_none() {
+                    app = Some(connect().await?);
+                }
+            }
             Next::Splice { from_app, understood } => {
                 if !understood {
                     bump(&context.stats.raw);
                 }
-                splice(client, &app.socket, connection.buf, from_app).await;
+                if let Some(app) = &app {
+                    splice(client, &app.socket, connection.buf, from_app).await;
+                }
                 return Ok(());
             }
             Next::Close => {
@@ -111,47 +166,13 @@ async fn run(
                 return Ok(());
             }
             Next::Reset => {
-                reset_on_close(&app.socket);
+                if let Some(app) = &app {
+                    reset_on_close(&app.socket);
+                }
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
-        };
-        if after_developer && at_end(&app.socket) {
-            // To the app the connection was idle, so it was free to close it. The client knows better.
-            match revive(&mut connection, first.is_some()).await? {
-                Some(upstream) => app = upstream,
-                None => {
-                    next = Next::Close;
-                    continue;
-                }
-            }
-        }
-        next = match live::run(&mut connection, &app.socket, first, after_developer).await? {
-            LiveEnd::Developer(request) => {
-                after_developer = true;
-                developer::run(&mut connection, request).await?
-            }
-            LiveEnd::AppClosedIdle => Next::Request,
-            LiveEnd::Next(next) => next,
-        };
-    }
-}
-
-/// A new connection to the app as soon as the client sends something; `None` when it has nothing to send.
-async fn revive(connection: &mut Connection<'_>, due: bool) -> io::Result<Option<Upstream>> {
-    if !due && connection.buf.is_empty() {
-        let mut drain = connection.context.drain.clone();
-        tokio::select! {
-            readable = timeout(IDLE_WITHOUT_APP, connection.client.readable()) => match readable {
-                Ok(readable) => readable?,
-                Err(_) => return Ok(None),
-            },
-            _ = drain.wait_for(|drain| *drain) => return Ok(None),
-        }
-        if at_end(connection.client) {
-            return Ok(None);
         }
     }
-    connection.context.upstream.connect(connection.original_dst, connection.client_addr).await.map(Some)
 }
 
 /// Ends our half, and reads what the client still sends: closing with unread bytes would reset the

@@ -5,7 +5,7 @@
 
 use super::{
     connection::{Connection, Next},
-    duplex::{Expect, at_end, finish, read, write_all},
+    duplex::{Expect, finish, read, write_all},
     intercept::Intercept,
     refusal::{self, Refusal},
     stats::bump,
@@ -137,8 +137,11 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
         Answer::Failed(error) => {
             let refusal = match StreamRefusal::from_io(&error) {
                 Some(refusal) => Refusal::LocalServer { reason: refusal.reason.clone() },
-                None if tunnel.is_alive() => Refusal::NoAnswer,
-                None => Refusal::TunnelLost,
+                // The stream learns of the tunnel's end before the tunnel says so.
+                None if error.kind() == io::ErrorKind::ConnectionAborted || !tunnel.is_alive() => {
+                    Refusal::TunnelLost
+                }
+                None => Refusal::NoAnswer,
             };
             match replay {
                 // Safe methods may be repeated by anyone (RFC 9110 §9.2.2), and the live service answers for a
@@ -226,22 +229,26 @@ async fn send(
     }
 }
 
-async fn forward(developer: &mut WriteHalf<OpeningStream>, buf: &mut BytesMut, len: usize) -> io::Result<()> {
-    developer.write_all(&buf[..len]).await?;
-    buf.advance(len);
+/// Moves the first `len` bytes of `buf` on. What is left in `buf` when this is dropped has not been sent.
+async fn forward(
+    developer: &mut WriteHalf<OpeningStream>,
+    buf: &mut BytesMut,
+    mut len: usize,
+) -> io::Result<()> {
+    while len > 0 {
+        let written = developer.write(&buf[..len]).await?;
+        buf.advance(written);
+        len -= written;
+    }
     Ok(())
 }
 
 /// Waits until the client ends its half; forever once it has sent more, which belongs to a later request.
 async fn client_end(client: &TcpStream) -> io::Result<()> {
-    client.readable().await?;
-    if at_end(client) {
-        return Ok(());
+    match client.peek(&mut [0]).await? {
+        0 => Ok(()),
+        _ => pending().await,
     }
-    if let Some(error) = client.take_error()? {
-        return Err(error);
-    }
-    pending().await
 }
 
 /// Passes the answer on to the client.
@@ -252,11 +259,14 @@ async fn answer(
 ) -> io::Result<Answer> {
     let mut framer = ResponseFramer::new();
     let mut buf = BytesMut::new();
-    let (mut cleared, mut begun, mut eof, mut close) = (0, false, false, false);
+    let (mut cleared, mut eof, mut close) = (0, false, false);
+    // Of the final answer; an interim one leaves room for another.
+    let mut begun = false;
     loop {
         match framer.next(&buf[cleared..], request, eof) {
             ResponseStep::Head(head) => {
                 cleared += head.len;
+                begun |= !head.interim;
                 close = head.close;
             }
             ResponseStep::Body(len) => cleared += len,
@@ -276,7 +286,6 @@ async fn answer(
             }
             ResponseStep::NeedMore => {
                 write_all(client, &buf[..cleared]).await?;
-                begun |= cleared > 0;
                 buf.advance(cleared);
                 cleared = 0;
                 buf.reserve(READ);

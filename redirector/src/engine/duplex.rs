@@ -74,8 +74,9 @@ pub async fn drain_to(socket: &TcpStream, buf: &mut BytesMut, mut len: usize) ->
     Ok(())
 }
 
-/// Has the peer ended its half, with nothing left to read?
-pub fn at_end(socket: &TcpStream) -> bool {
+/// Is there anything to read: bytes, the end of the stream, or an error?
+pub fn has_spoken(socket: &TcpStream) -> bool {
     let mut byte = [MaybeUninit::uninit()];
-    matches!(SockRef::from(socket).recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT), Ok(0))
+    let peeked = SockRef::from(socket).recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT);
+    !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }

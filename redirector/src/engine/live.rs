@@ -36,8 +36,8 @@ use tokio::{
 
 /// How long first bytes may look like the beginning of a request line without being one. A client of some
 /// other protocol that waits for an answer to such bytes waits this long; an HTTP client sends its request
-/// line in one piece.
-const UNDECIDED: Duration = Duration::from_millis(200);
+/// line in one piece. Only before the first request: a client that has made one speaks HTTP.
+pub(super) const UNDECIDED: Duration = Duration::from_millis(200);
 
 /// Pipelined requests beyond this wait: the list must not be the client's to grow.
 const MAX_UNANSWERED: usize = 1024;
@@ -46,8 +46,8 @@ const MAX_UNANSWERED: usize = 1024;
 pub(super) enum LiveEnd {
     /// The request at the front of the buffer belongs to a developer, and the app owes no answer.
     Developer(DeveloperRequest),
-    /// The app closed its end while the connection was idle, which it may not have been to the client.
-    AppClosedIdle,
+    /// The app ended its idle connection, which was not idle to the client.
+    AppIdle,
     Next(Next),
 }
 
@@ -61,6 +61,8 @@ struct Shared {
     stopping: Cell<bool>,
     /// Nothing of a request has been read.
     idle: Cell<bool>,
+    /// A request has gone to the app.
+    used: Cell<bool>,
     wake_requests: Notify,
     wake_responses: Notify,
 }
@@ -77,31 +79,37 @@ enum ResponsesEnd {
     Settled,
     /// The app switched protocols, as the client asked.
     Switched,
-    /// Bytes that answer nothing we know of, or that are not understood.
+    /// The app has sent bytes that are not understood.
     NotUnderstood,
+    /// The app has sent bytes and owed nothing: a server that speaks first, or one that lost patience.
+    Unasked,
     /// The app has sent its last byte, and owed nothing.
     Ended,
-    /// The app has sent its last byte, and owed an answer.
-    BrokeOff,
+    /// The app has sent its last byte, and owed an answer or had said that it would close.
+    Closed,
     /// The agent drains, and the connection is idle.
     Drained,
 }
 
 /// How the two directions together ended.
 enum PhaseEnd {
-    AppEnded,
-    Splice { understood: bool },
+    /// The app ended a connection on which it owed nothing.
+    AppIdle,
+    Splice {
+        understood: bool,
+    },
+    Developer(DeveloperRequest),
     Drained,
 }
 
 impl From<ResponsesEnd> for PhaseEnd {
     fn from(end: ResponsesEnd) -> Self {
         match end {
-            ResponsesEnd::Settled | ResponsesEnd::Switched | ResponsesEnd::BrokeOff => {
+            ResponsesEnd::Settled | ResponsesEnd::Switched | ResponsesEnd::Closed => {
                 Self::Splice { understood: true }
             }
             ResponsesEnd::NotUnderstood => Self::Splice { understood: false },
-            ResponsesEnd::Ended => Self::AppEnded,
+            ResponsesEnd::Ended | ResponsesEnd::Unasked => Self::AppIdle,
             ResponsesEnd::Drained => Self::Drained,
         }
     }
@@ -117,14 +125,14 @@ pub(super) async fn run(
     first: Option<RequestHead>,
     after_developer: bool,
 ) -> io::Result<LiveEnd> {
-    let Connection { client, context, buf, framer, .. } = connection;
+    let Connection { client, context, buf, framer, speaks_http, app_used, .. } = connection;
     // What was read and not yet written outlives the two directions below.
     let mut from_app = BytesMut::new();
     let shared = Shared { idle: Cell::new(buf.is_empty()), ..Shared::default() };
     let mut drain = context.drain.clone();
 
     let end = {
-        let mut requests = pin!(requests(client, app, buf, framer, first, context, &shared));
+        let mut requests = pin!(requests(client, app, buf, framer, first, context, &shared, speaks_http));
         let mut responses = pin!(responses(app, client, &mut from_app, &shared, &mut drain));
         tokio::select! {
             biased;
@@ -134,9 +142,7 @@ pub(super) async fn run(
                     shared.stopping.set(true);
                     shared.wake_responses.notify_one();
                     match responses.await? {
-                        ResponsesEnd::Settled | ResponsesEnd::Drained => {
-                            return Ok(LiveEnd::Developer(request));
-                        }
+                        ResponsesEnd::Settled | ResponsesEnd::Drained => PhaseEnd::Developer(request),
                         other => other.into(),
                     }
                 }
@@ -146,11 +152,13 @@ pub(super) async fn run(
             end = &mut responses => end?.into(),
         }
     };
+    *app_used |= shared.used.get();
     Ok(match end {
-        PhaseEnd::AppEnded if after_developer && shared.idle.get() && connection.buf.is_empty() => {
-            LiveEnd::AppClosedIdle
+        PhaseEnd::Developer(request) => LiveEnd::Developer(request),
+        PhaseEnd::AppIdle if after_developer && shared.idle.get() && connection.buf.is_empty() => {
+            LiveEnd::AppIdle
         }
-        PhaseEnd::AppEnded => LiveEnd::Next(Next::Splice { from_app, understood: true }),
+        PhaseEnd::AppIdle => LiveEnd::Next(Next::Splice { understood: from_app.is_empty(), from_app }),
         PhaseEnd::Splice { understood } => LiveEnd::Next(Next::Splice { from_app, understood }),
         PhaseEnd::Drained => LiveEnd::Next(Next::Close),
     })
@@ -165,17 +173,30 @@ async fn requests(
     first: Option<RequestHead>,
     context: &PortContext,
     shared: &Shared,
+    speaks_http: &mut bool,
 ) -> io::Result<RequestsEnd> {
     // Bytes at the front of `buf` that are to go to the app: written in one piece where possible.
     let mut cleared = 0;
+    let mut at_boundary = false;
     if let Some(head) = first {
         cleared = head.len;
+        at_boundary = head.safe_without_body;
         admit(&head, context, shared);
     }
     loop {
+        let must_wait = || shared.switching.get() || shared.unanswered.borrow().len() >= MAX_UNANSWERED;
+        if at_boundary && must_wait() {
+            drain_to(app, buf, cleared).await?;
+            cleared = 0;
+            while must_wait() {
+                shared.wake_requests.notified().await;
+            }
+        }
+        at_boundary = false;
         match framer.next(&buf[cleared..], |request| decide(request, context)) {
             RequestStep::Head { head, decision } => {
                 bump(&context.stats.requests);
+                *speaks_http = true;
                 match decision {
                     Decision::Developer { intercept, method, target } => {
                         drain_to(app, buf, cleared).await?;
@@ -193,21 +214,13 @@ async fn requests(
                 }
             }
             RequestStep::Body(len) => cleared += len,
-            RequestStep::End => {
-                if shared.switching.get() || shared.unanswered.borrow().len() >= MAX_UNANSWERED {
-                    drain_to(app, buf, cleared).await?;
-                    cleared = 0;
-                }
-                while shared.switching.get() || shared.unanswered.borrow().len() >= MAX_UNANSWERED {
-                    shared.wake_requests.notified().await;
-                }
-            }
+            RequestStep::End => at_boundary = true,
             RequestStep::NeedMore(pending) => {
                 drain_to(app, buf, cleared).await?;
                 cleared = 0;
                 shared.idle.set(pending == Pending::Empty);
                 let expect = if pending == Pending::Body { Expect::Body } else { Expect::Head };
-                let read = if pending == Pending::Undecided {
+                let read = if pending == Pending::Undecided && !*speaks_http {
                     match timeout(UNDECIDED, read(client, buf, expect)).await {
                         Ok(read) => read?,
                         Err(_) => return Ok(RequestsEnd::NotUnderstood),
@@ -228,12 +241,12 @@ async fn requests(
     }
 }
 
-enum Decision {
+pub(super) enum Decision {
     Live,
     Developer { intercept: Arc<Intercept>, method: String, target: String },
 }
 
-fn decide(request: &RequestView<'_>, context: &PortContext) -> Decision {
+pub(super) fn decide(request: &RequestView<'_>, context: &PortContext) -> Decision {
     let Some(intercept) = context.routes.decide(request) else { return Decision::Live };
     bump(&intercept.stats.matched);
     if intercept.tunnel().is_none() && intercept.when_away == WhenAway::Live {
@@ -246,6 +259,7 @@ fn decide(request: &RequestView<'_>, context: &PortContext) -> Decision {
 /// Notes that the app owes an answer. Before the request is written: the answer may come at any time after.
 fn admit(head: &RequestHead, context: &PortContext, shared: &Shared) {
     bump(&context.stats.live);
+    shared.used.set(true);
     shared.switching.set(head.wants_switch);
     shared.unanswered.borrow_mut().push_back(RequestContext::from(head));
     shared.wake_responses.notify_one();
@@ -263,16 +277,18 @@ async fn responses(
     // Bytes at the front of `buf` that are to go to the client.
     let mut cleared = 0;
     let mut eof = false;
+    // The end of the connection has been agreed on: the app's end of it is no mere idleness.
+    let mut closing = false;
     loop {
         let request = shared.unanswered.borrow().front().copied();
         let Some(request) = request else {
             drain_to(client, buf, cleared).await?;
             cleared = 0;
             if !buf.is_empty() {
-                return Ok(ResponsesEnd::NotUnderstood);
+                return Ok(ResponsesEnd::Unasked);
             }
             if eof {
-                return Ok(ResponsesEnd::Ended);
+                return Ok(if closing { ResponsesEnd::Closed } else { ResponsesEnd::Ended });
             }
             if shared.stopping.get() {
                 return Ok(ResponsesEnd::Settled);
@@ -288,6 +304,7 @@ async fn responses(
         match framer.next(&buf[cleared..], request, eof) {
             ResponseStep::Head(head) => {
                 cleared += head.len;
+                closing |= !head.interim && head.close;
                 if !head.interim && shared.switching.get() && shared.unanswered.borrow().len() == 1 {
                     shared.switching.set(false);
                     shared.wake_requests.notify_one();
@@ -307,7 +324,7 @@ async fn responses(
                 tracing::debug!(?reason, "the app's answer is not understood: from here on raw");
                 return Ok(ResponsesEnd::NotUnderstood);
             }
-            ResponseStep::Truncated | ResponseStep::Closed => return Ok(ResponsesEnd::BrokeOff),
+            ResponseStep::Truncated | ResponseStep::Closed => return Ok(ResponsesEnd::Closed),
             ResponseStep::NeedMore => {
                 drain_to(client, buf, cleared).await?;
                 cleared = 0;

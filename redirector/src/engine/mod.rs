@@ -8,6 +8,7 @@
 //! | `connection` | one client connection from accept to close |
 //! | `live` | the live route: requests to the app, answers to the client |
 //! | `developer` | one request on the developer's route |
+//! | `waiting` | between requests, without the app |
 //! | `upstream` | connections to the app |
 //! | `splice` | raw bytes both ways |
 //! | `refusal` | the answers that are our own |
@@ -25,6 +26,7 @@ mod routes;
 mod splice;
 mod stats;
 mod upstream;
+mod waiting;
 
 pub use addresses::{ClientAddr, OriginalDst};
 pub use connection::{PortContext, serve};

@@ -6,7 +6,7 @@
 
 use super::addresses::{ClientAddr, OriginalDst};
 use crate::{
-    datapath::{PeerNames, UpstreamGuard},
+    datapath::{PeerNames, PeerNamesError, UpstreamGuard},
     netns_cookie,
 };
 use std::{
@@ -51,53 +51,68 @@ impl UpstreamConnector {
 
     /// Connects to the app at the address the client wanted.
     pub async fn connect(&self, app: OriginalDst, client: ClientAddr) -> io::Result<Upstream> {
+        let (Some(names), Some(cookie)) = (&self.peer_names, self.netns_cookie) else {
+            // Nobody needs to know the port beforehand, so the kernel chooses.
+            let socket = new_socket(app)?.connect(app.0).await?;
+            return Ok(Upstream { socket, _peer_name: None });
+        };
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for _ in 0..ATTEMPTS {
-            let agent = SocketAddr::new(app.0.ip(), self.next_port());
-            match self.connect_from(agent, app, client).await {
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable) =>
-                {
-                    last = error;
-                }
+            let mut agent = app.0;
+            agent.set_port(self.next_port());
+            // To a port of its own a socket connects to itself when nobody listens there.
+            if agent.port() == app.0.port() {
+                continue;
+            }
+            match connect_from(agent, app, || names.record(cookie, agent, app.0, client.0)).await {
+                Err(error) if is_taken(&error) => last = error,
                 other => return other,
             }
         }
         Err(last)
     }
 
-    async fn connect_from(
-        &self,
-        agent: SocketAddr,
-        app: OriginalDst,
-        client: ClientAddr,
-    ) -> io::Result<Upstream> {
-        let socket = match app.0 {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        socket.set_reuseaddr(true)?;
-        socket.set_nodelay(true)?;
-        socket.bind(agent)?;
-        let peer_name = match (&self.peer_names, self.netns_cookie) {
-            (Some(names), Some(cookie)) => {
-                names.record(cookie, agent, app.0, client.0).inspect_err(warn_once).ok()
-            }
-            _ => None,
-        };
-        let socket = socket.connect(app.0).await?;
-        Ok(Upstream { socket, _peer_name: peer_name })
-    }
-
+    /// Neighbours in time are far apart in the range: connections that came together and stay do not make a block
+    /// in which all attempts would fail.
     fn next_port(&self) -> u16 {
+        const STRIDE: u32 = 7919;
         let count = u32::from(self.ports.end() - self.ports.start()) + 1;
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % count;
+        let turn = self.next.fetch_add(1, Ordering::Relaxed).wrapping_mul(STRIDE) % count;
         // `turn` is below a count of 16-bit ports.
         self.ports.start() + turn as u16
     }
 }
 
-fn warn_once(error: &crate::datapath::PeerNamesError) {
+async fn connect_from(
+    agent: SocketAddr,
+    app: OriginalDst,
+    record: impl FnOnce() -> Result<UpstreamGuard, PeerNamesError>,
+) -> io::Result<Upstream> {
+    let socket = new_socket(app)?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(agent)?;
+    let peer_name = match record() {
+        Err(PeerNamesError::Taken) => return Err(io::ErrorKind::AddrInUse.into()),
+        other => other.inspect_err(warn_once).ok(),
+    };
+    let socket = socket.connect(app.0).await?;
+    Ok(Upstream { socket, _peer_name: peer_name })
+}
+
+fn new_socket(app: OriginalDst) -> io::Result<TcpSocket> {
+    let socket = match app.0 {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+}
+
+fn warn_once(error: &PeerNamesError) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| tracing::warn!(%error, "apps see the agent's address on some connections"));
 }

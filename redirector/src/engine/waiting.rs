@@ -1,0 +1,68 @@
+//! Between requests of a connection that only developers use: the app is not bothered until it is needed.
+
+use super::{
+    connection::Connection,
+    developer::DeveloperRequest,
+    duplex::{Expect, read},
+    live::{Decision, UNDECIDED, decide},
+    stats::bump,
+};
+use crate::http1::{Pending, RequestHead, RequestStep};
+use std::{io, time::Duration};
+use tokio::time::timeout;
+
+/// What servers commonly grant an idle connection.
+const IDLE: Duration = Duration::from_secs(75);
+
+/// What the client sent.
+pub(super) enum Waited {
+    Developer(DeveloperRequest),
+    /// A request for the app; its head is at the front of the buffer.
+    Live(RequestHead),
+    NotUnderstood,
+    /// Nothing: it has ended its half or was idle for too long, or the agent drains.
+    Over,
+}
+
+pub(super) async fn run(connection: &mut Connection<'_>) -> io::Result<Waited> {
+    let Connection { client, context, buf, framer, speaks_http, .. } = connection;
+    let mut drain = context.drain.clone();
+    loop {
+        let pending = match framer.next(buf, |request| decide(request, context)) {
+            RequestStep::Head { head, decision } => {
+                bump(&context.stats.requests);
+                *speaks_http = true;
+                return Ok(match decision {
+                    Decision::Live => Waited::Live(head),
+                    Decision::Developer { intercept, method, target } => {
+                        Waited::Developer(DeveloperRequest { intercept, head, method, target })
+                    }
+                });
+            }
+            RequestStep::End => continue,
+            RequestStep::Body(_) | RequestStep::Raw(_) => return Ok(Waited::NotUnderstood),
+            RequestStep::NeedMore(pending) => pending,
+        };
+        let read = read(client, buf, Expect::Head);
+        let read = match pending {
+            Pending::Empty => {
+                tokio::select! {
+                    read = timeout(IDLE, read) => match read {
+                        Ok(read) => read?,
+                        Err(_) => return Ok(Waited::Over),
+                    },
+                    _ = drain.wait_for(|drain| *drain) => return Ok(Waited::Over),
+                }
+            }
+            Pending::Undecided if !*speaks_http => match timeout(UNDECIDED, read).await {
+                Ok(read) => read?,
+                Err(_) => return Ok(Waited::NotUnderstood),
+            },
+            _ => read.await?,
+        };
+        if read == 0 {
+            // What there is of a request is the app's to judge.
+            return Ok(if buf.is_empty() { Waited::Over } else { Waited::NotUnderstood });
+        }
+    }
+}
