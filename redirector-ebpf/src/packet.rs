@@ -70,7 +70,9 @@ pub fn parse(ctx: &TcContext) -> Parsed {
     // A VLAN tag means that the packet belongs to a VLAN device, which has a program of its own and sees it
     // untagged. (In-band tags were moved out of the packet before TC ingress runs.)
     // SAFETY: `skb` is the context the kernel called us with.
-    if unsafe { (*ctx.skb.skb).vlan_present } != 0 {
+    // VLAN 0 is only a priority: such packets are the device's own (IEEE 802.1Q §6.9).
+    let vlan = unsafe { if (*ctx.skb.skb).vlan_present != 0 { (*ctx.skb.skb).vlan_tci & 0x0fff } else { 0 } };
+    if vlan != 0 {
         return Parsed::Other;
     }
     // SAFETY: as above.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     api::{CreateIntercept, CreateToken, Problem, TokenCreated},
-    target::discover::discover,
+    target::{discover::discover, resolve::ResolveError},
     tunnel::{UPGRADE_PROTOCOL, agent_end::AgentEnd, liveness::LivenessConfig, store::TokenStore, tls},
 };
 use axum::{
@@ -27,11 +27,15 @@ use std::{future::pending, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Tunnels and calls at a time. Whoever holds them all keeps developers out, but no descriptors from live traffic.
+const MAX_CONNECTIONS: usize = 2048;
 
 /// What the handlers work on.
 #[derive(Clone)]
@@ -62,8 +66,18 @@ impl IntoResponse for ApiError {
 impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         let status = match &error {
-            RegistryError::Target(_) | RegistryError::Unknown(_) => StatusCode::NOT_FOUND,
+            RegistryError::Target(error) => match error {
+                ResolveError::HostNetns { .. } => StatusCode::FORBIDDEN,
+                ResolveError::AmbiguousContainer { .. } => StatusCode::CONFLICT,
+                ResolveError::NotPermitted { .. } | ResolveError::HostUnknown(_) | ResolveError::Proc(_) => {
+                    StatusCode::INTERNAL_SERVER_ERROR
+                }
+                _ => StatusCode::NOT_FOUND,
+            },
+            RegistryError::Unknown(_) => StatusCode::NOT_FOUND,
             RegistryError::Forbidden(_) => StatusCode::FORBIDDEN,
+            RegistryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            RegistryError::Full(_) | RegistryError::Oversized => StatusCode::UNPROCESSABLE_ENTITY,
             RegistryError::NameTaken { .. } | RegistryError::Clash { .. } => StatusCode::CONFLICT,
             RegistryError::Removed(_) => StatusCode::GONE,
             RegistryError::BadName(_) => StatusCode::BAD_REQUEST,
@@ -79,7 +93,9 @@ impl From<RegistryError> for ApiError {
 pub async fn serve_tls(listener: TcpListener, config: Arc<ServerConfig>, api: Api) {
     let acceptor = TlsAcceptor::from(config);
     let router = router(api.clone());
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let socket = match listener.accept().await {
             Ok((socket, _)) => socket,
             Err(error) => {
@@ -99,6 +115,7 @@ pub async fn serve_tls(listener: TcpListener, config: Arc<ServerConfig>, api: Ap
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake timed out"),
             }
+            drop(place);
         });
     }
 }
@@ -163,7 +180,8 @@ async fn status(State(api): State<Api>, _: Caller) -> Response {
 
 async fn create(State(api): State<Api>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
     let request: CreateIntercept = parse(&body)?;
-    Ok(Json(api.registry.create(request, &caller).await?).into_response())
+    let created = to_the_end(async move { api.registry.create(request, &caller).await }).await?;
+    Ok(Json(created).into_response())
 }
 
 async fn remove(
@@ -171,7 +189,7 @@ async fn remove(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    api.registry.remove(&name, &caller).await?;
+    to_the_end(async move { api.registry.remove(&name, &caller).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -234,7 +252,7 @@ async fn carry(
         reason = driver => tracing::info!(name, %reason, "developer disconnected"),
         () = revoked => tracing::info!(name, "token revoked: developer disconnected"),
     }
-    api.registry.disconnect(name, number).await;
+    api.registry.disconnect(number).await;
 }
 
 async fn list_tokens(State(api): State<Api>, caller: Caller) -> Result<Response, ApiError> {
@@ -267,9 +285,22 @@ async fn revoke_token(
     }
     for token in found {
         api.tokens.revoke(&token.id).map_err(store_error)?;
-        api.registry.revoke(&token.name).await;
+        let registry = Arc::clone(&api.registry);
+        to_the_end(async move {
+            registry.revoke(&token.id).await;
+            Ok(())
+        })
+        .await?;
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Runs a change of the registry to its end, also when the caller goes away in the middle: half a change would
+/// leave a port open without an intercept, or the other way round.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, RegistryError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(change).await.map_err(RegistryError::from)?.map_err(ApiError::from)
 }
 
 fn root_only(caller: &Caller) -> Result<(), ApiError> {

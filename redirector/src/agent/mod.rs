@@ -11,9 +11,10 @@ mod worker;
 use crate::{
     check::cgroup2_root,
     datapath::{AttachKind, PeerNames},
+    netns_cookie,
     tunnel::{identity::AgentIdentity, store::TokenStore, tls},
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use api_server::Api;
 use nix::{
     fcntl::{Flock, FlockArg},
@@ -92,11 +93,21 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         _ = interrupt.recv() => tracing::info!("SIGINT"),
     }
 
-    // New connections go to the app from here on; those that are open may finish what they are at.
-    let threads = registry.shut_down().await;
-    drain_sender.send_replace(true);
-    wait_for(threads).await;
+    let end = async {
+        // New connections go to the app from here on; those that are open may finish what they are at.
+        let threads = registry.shut_down().await;
+        drain_sender.send_replace(true);
+        wait_for(threads).await
+    };
+    let ended = tokio::select! {
+        ended = end => ended,
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+    };
     let _ = fs::remove_file(&socket_path);
+    if !ended {
+        bail!("stopped before all connections had ended");
+    }
     println!("stopped, nothing is attached any more");
     Ok(())
 }
@@ -133,6 +144,7 @@ fn attach_peer_names() -> Result<Arc<PeerNames>> {
     let root = cgroup2_root().context(
         "no cgroup2 is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified, or the host's into the container",
     )?;
+    netns_cookie::of_this_thread().context("this kernel has no SO_NETNS_COOKIE (it came with 5.14)")?;
     Ok(PeerNames::attach(&root)?)
 }
 
@@ -145,14 +157,17 @@ fn bind_unix(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-async fn wait_for(threads: Vec<JoinHandle<()>>) {
+/// Waits for the targets' threads, though not forever; have all of them ended?
+async fn wait_for(threads: Vec<JoinHandle<()>>) -> bool {
     let deadline = Instant::now() + worker::DRAIN_DEADLINE + Duration::from_secs(1);
     while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
         sleep(Duration::from_millis(20)).await;
     }
+    let ended = threads.iter().all(JoinHandle::is_finished);
     for thread in threads.into_iter().filter(JoinHandle::is_finished) {
         if thread.join().is_err() {
             tracing::error!("a target's thread had panicked");
         }
     }
+    ended
 }

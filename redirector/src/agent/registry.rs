@@ -12,7 +12,7 @@ use crate::{
         netns::NetnsId,
         resolve::{ResolveError, resolve},
     },
-    tunnel::{agent_end::Tunnel, store::TokenGrant},
+    tunnel::{agent_end::Tunnel, store::TokenGrant, token::TokenId},
 };
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -25,6 +25,9 @@ use tokio::{sync::Mutex, time::sleep};
 
 /// How many removed intercepts are remembered, so that their developers learn that they are not to come back.
 const REMEMBERED: usize = 1024;
+
+/// More than any node has; every request is compared with all of its port.
+const MAX_INTERCEPTS: usize = 1024;
 
 /// The name under which root's intercepts over the unix socket are shown.
 const ROOT: &str = "root";
@@ -55,6 +58,12 @@ pub enum RegistryError {
     Unknown(String),
     #[error("intercept \"{0}\" was removed")]
     Removed(String),
+    #[error("the agent is stopping")]
+    Stopping,
+    #[error("the agent has {0} intercepts already, its limit")]
+    Full(usize),
+    #[error("owner, address and instance may have 256 printable characters each, a matcher 32 conditions")]
+    Oversized,
     #[error("the name \"{0}\" can't be used: letters, digits, '-', '_' and '.' only, 64 at most")]
     BadName(String),
 }
@@ -81,10 +90,17 @@ impl Caller {
         }
     }
 
+    fn token_id(&self) -> Option<&TokenId> {
+        match self {
+            Self::Root => None,
+            Self::Token(grant) => Some(&grant.id),
+        }
+    }
+
     fn owns(&self, entry: &Entry) -> bool {
         match self {
             Self::Root => true,
-            Self::Token(_) => entry.token == self.name(),
+            Self::Token(grant) => entry.token_id.as_ref() == Some(&grant.id),
         }
     }
 }
@@ -109,6 +125,10 @@ struct State {
     removed: VecDeque<String>,
     /// How many hosts there have been.
     host_count: u64,
+    /// How many tunnels there have been.
+    tunnel_count: u64,
+    /// The agent is stopping: nothing is to be attached any more.
+    closed: bool,
 }
 
 struct Host {
@@ -123,15 +143,25 @@ struct Entry {
     name: String,
     /// The token's name.
     token: String,
+    /// `None`: made by root, over the unix socket.
+    token_id: Option<TokenId>,
     created: String,
     netns: NetnsId,
     intercept: Arc<Intercept>,
-    /// Counts the tunnels it has had: the end of an old one says nothing about the one that replaced it.
-    tunnels: u64,
+    /// The number of its tunnel: the end of an old one says nothing about the one that replaced it.
+    tunnel_number: u64,
     away_since: Option<Instant>,
 }
 
 impl Entry {
+    /// One of the two would take all requests of the other.
+    fn clashes_with(&self, request: &CreateIntercept, netns: NetnsId) -> bool {
+        let ours = &self.request.matcher;
+        self.netns == netns
+            && self.request.port == request.port
+            && (ours.subsumes(&request.matcher) || request.matcher.subsumes(ours))
+    }
+
     fn info(&self) -> InterceptInfo {
         InterceptInfo {
             name: self.name.clone(),
@@ -175,15 +205,25 @@ impl Registry {
         {
             return Err(RegistryError::BadName(name.clone()));
         }
+        if !within_limits(&request) {
+            return Err(RegistryError::Oversized);
+        }
         let target = request.target.clone();
         let resolved = tokio::task::spawn_blocking(move || resolve(&target)).await??;
         let netns = resolved.netns.id();
 
         let mut state = self.state.lock().await;
+        if state.closed {
+            return Err(RegistryError::Stopping);
+        }
         if state.removed.contains(&request.instance) {
             return Err(RegistryError::Removed(request.name.unwrap_or_default()));
         }
-        if let Some(entry) = state.entries.iter().find(|entry| entry.request.instance == request.instance) {
+        if let Some(entry) = state
+            .entries
+            .iter()
+            .find(|entry| entry.request.instance == request.instance && caller.owns(entry))
+        {
             if entry.netns == netns {
                 return Ok(Created { intercept: entry.info(), warnings: Vec::new() });
             }
@@ -193,6 +233,9 @@ impl Registry {
         }
         Self::take_out_own_strays(&mut state, &request, netns, caller).await;
         Self::refuse_clashes(&state, &request, netns)?;
+        if state.entries.len() >= MAX_INTERCEPTS {
+            return Err(RegistryError::Full(MAX_INTERCEPTS));
+        }
 
         let (host, routes) = self.port(&mut state, &resolved, request.port).await?;
         let warnings = match &routes {
@@ -212,10 +255,11 @@ impl Registry {
         let entry = Entry {
             name,
             token: caller.name().to_owned(),
+            token_id: caller.token_id().cloned(),
             created: jiff::Timestamp::now().to_string(),
             netns,
             intercept,
-            tunnels: 0,
+            tunnel_number: 0,
             away_since: Some(Instant::now()),
             request,
         };
@@ -243,6 +287,8 @@ impl Registry {
     /// The intercept's requests go through `tunnel` from now on. The number is for [`Self::disconnect`].
     pub async fn connect(&self, name: &str, caller: &Caller, tunnel: Tunnel) -> Result<u64, RegistryError> {
         let mut state = self.state.lock().await;
+        state.tunnel_count += 1;
+        let number = state.tunnel_count;
         let entry = state.entries.iter_mut().find(|entry| entry.name == name);
         let Some(entry) = entry.filter(|entry| caller.owns(entry)) else {
             return Err(RegistryError::Unknown(name.to_owned()));
@@ -251,15 +297,15 @@ impl Registry {
             old.close();
         }
         entry.intercept.connect(Some(tunnel));
-        entry.tunnels += 1;
+        entry.tunnel_number = number;
         entry.away_since = None;
-        Ok(entry.tunnels)
+        Ok(number)
     }
 
     /// The tunnel with this number has ended.
-    pub async fn disconnect(&self, name: &str, number: u64) {
+    pub async fn disconnect(&self, number: u64) {
         let mut state = self.state.lock().await;
-        if let Some(entry) = state.entries.iter_mut().find(|e| e.name == name && e.tunnels == number) {
+        if let Some(entry) = state.entries.iter_mut().find(|e| e.tunnel_number == number) {
             entry.intercept.connect(None);
             entry.away_since = Some(Instant::now());
         }
@@ -275,10 +321,14 @@ impl Registry {
     }
 
     /// Ends the intercepts of a token that was revoked.
-    pub async fn revoke(&self, token_name: &str) {
+    pub async fn revoke(&self, token: &TokenId) {
         let mut state = self.state.lock().await;
-        let names: Vec<String> =
-            state.entries.iter().filter(|e| e.token == token_name).map(|e| e.name.clone()).collect();
+        let names: Vec<String> = state
+            .entries
+            .iter()
+            .filter(|e| e.token_id.as_ref() == Some(token))
+            .map(|e| e.name.clone())
+            .collect();
         for name in names {
             Self::take_out(&mut state, &name).await;
         }
@@ -329,6 +379,7 @@ impl Registry {
     /// Detaches everything. Connections go on until the drain ends; the threads are returned to wait for.
     pub async fn shut_down(&self) -> Vec<JoinHandle<()>> {
         let mut state = self.state.lock().await;
+        state.closed = true;
         let names: Vec<String> = state.entries.iter().map(|entry| entry.name.clone()).collect();
         for name in names {
             Self::take_out(&mut state, &name).await;
@@ -392,10 +443,7 @@ impl Registry {
                 return Err(RegistryError::NameTaken { name, owner });
             }
             let theirs = &entry.request.matcher;
-            if entry.netns == netns
-                && entry.request.port == request.port
-                && (theirs.subsumes(&request.matcher) || request.matcher.subsumes(theirs))
-            {
+            if entry.clashes_with(request, netns) {
                 return Err(RegistryError::Clash { name, owner, theirs: theirs.to_string() });
             }
         }
@@ -413,9 +461,10 @@ impl Registry {
             .entries
             .iter()
             .filter(|entry| {
-                let same_person = caller.name() == entry.token && entry.request.owner == request.owner;
-                let in_the_way = request.name.as_ref() == Some(&entry.name)
-                    || (entry.netns == netns && entry.request.port == request.port);
+                let same_person =
+                    caller.token_id() == entry.token_id.as_ref() && entry.request.owner == request.owner;
+                let in_the_way =
+                    request.name.as_ref() == Some(&entry.name) || entry.clashes_with(request, netns);
                 same_person && in_the_way && entry.intercept.tunnel().is_none()
             })
             .map(|entry| entry.name.clone())
@@ -446,11 +495,15 @@ impl Registry {
             return;
         }
         let Some(host) = state.hosts.get_mut(&netns) else { return };
-        host.host.close_port(port).await;
         host.ports.remove(&port);
         if host.ports.is_empty() {
-            // Dropping the last handle detaches; open connections keep the threads until they end.
-            state.hosts.remove(&netns);
+            // Detached when this returns: a successor finds the interfaces as they were. Open connections keep the
+            // threads until they end.
+            if let Some(host) = state.hosts.remove(&netns) {
+                host.host.end().await;
+            }
+        } else {
+            host.host.close_port(port).await;
         }
     }
 }
@@ -472,6 +525,13 @@ impl PortRoutes {
 fn valid_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+/// They are shown to others, kept, and compared with every request.
+fn within_limits(request: &CreateIntercept) -> bool {
+    let printable = |text: &str| text.len() <= 256 && !text.chars().any(char::is_control);
+    [&request.owner, &request.instance, &request.to].into_iter().all(|text| printable(text))
+        && request.matcher.conditions.len() <= 32
 }
 
 /// Short enough to type, and not taken.

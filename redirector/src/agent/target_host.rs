@@ -14,16 +14,21 @@ use std::{
     io,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 use thiserror::Error;
 use tokio::{
     runtime,
     sync::{mpsc, oneshot, watch},
     task::{LocalSet, spawn_local},
+    time::timeout,
 };
 
 /// More workers than this do not make one target faster in practice.
 const MAX_WORKERS: usize = 4;
+
+/// How long a target's thread may take for one command. One that takes longer must not hold up the others.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a target cannot be intercepted.
 #[derive(Debug, Error)]
@@ -125,6 +130,11 @@ impl TargetHost {
         self.ask(|reply| WardenCommand::ClosePort { port, reply }).await;
     }
 
+    /// Detaches everything. Open connections go on.
+    pub async fn end(&self) {
+        self.ask(|reply| WardenCommand::End { reply }).await;
+    }
+
     /// `None` once the target is gone.
     pub async fn status(&self) -> Option<TargetStatus> {
         self.ask(|reply| WardenCommand::Status { reply }).await
@@ -144,7 +154,7 @@ impl TargetHost {
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> WardenCommand) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         self.warden.send(command(reply)).ok()?;
-        answer.await.ok()
+        timeout(PATIENCE, answer).await.ok()?.ok()
     }
 }
 

@@ -39,7 +39,7 @@ pub enum PortError {
     Door(#[from] DoorError),
     #[error("cannot listen inside the target (is its loopback interface up?): {0}")]
     Listen(#[source] io::Error),
-    #[error("the target is gone")]
+    #[error("the target is gone, or its thread hangs")]
     Gone,
 }
 
@@ -57,6 +57,10 @@ pub enum WardenCommand {
     },
     Status {
         reply: oneshot::Sender<TargetStatus>,
+    },
+    /// Detach everything; answers when nothing is attached any more.
+    End {
+        reply: oneshot::Sender<()>,
     },
 }
 
@@ -89,6 +93,7 @@ impl Warden {
     pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<WardenCommand>) {
         let mut beat = interval(Duration::from_nanos(redirector_common::HEARTBEAT_INTERVAL_NS));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ended = None;
         let mut look_around = interval(LOOK_AROUND);
         look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -96,6 +101,10 @@ impl Warden {
                 biased;
                 _ = beat.tick() => self.beat(),
                 command = commands.recv() => match command {
+                    Some(WardenCommand::End { reply }) => {
+                        ended = Some(reply);
+                        break;
+                    }
                     Some(command) => self.obey(command),
                     None => break,
                 },
@@ -109,9 +118,16 @@ impl Warden {
         // The namespace lives as long as threads and sockets are in it: those of a target that is gone must go.
         let gone = self.gone.borrow().is_some();
         for port in self.ports.keys() {
-            self.tell_workers(|| {
-                Some(if gone { WorkerCommand::Cut } else { WorkerCommand::Close { port: *port } })
-            });
+            self.tell_workers(
+                || {
+                    if gone { WorkerCommand::Cut } else { WorkerCommand::Close { port: *port } }
+                },
+            );
+        }
+        drop(self);
+        if let Some(reply) = ended {
+            // Whoever asked may have given up meanwhile.
+            let _ = reply.send(());
         }
     }
 
@@ -126,12 +142,14 @@ impl Warden {
                     tracing::warn!(%error, port, "cannot close a port");
                 }
                 self.ports.remove(&port);
-                self.tell_workers(|| Some(WorkerCommand::Close { port }));
+                self.tell_workers(|| WorkerCommand::Close { port });
                 let _ = reply.send(());
             }
             WardenCommand::Status { reply } => {
                 let _ = reply.send(self.status());
             }
+            // Ends the loop that calls this.
+            WardenCommand::End { .. } => {}
         }
     }
 
@@ -140,28 +158,33 @@ impl Warden {
             v4: listen(Ipv4Addr::LOCALHOST.into()).map_err(PortError::Listen)?,
             v6: listen(Ipv6Addr::LOCALHOST.into()).ok(),
         };
-        self.tell_workers(|| {
-            let clones = [Some(&listeners.v4), listeners.v6.as_ref()];
-            let listeners =
-                clones.into_iter().flatten().map(TcpListener::try_clone).collect::<Result<_, _>>();
-            Some(WorkerCommand::Listen { port, listeners: listeners.ok()?, context: context.clone() })
-        });
-        self.door.open_port(port, &listeners)?;
+        // All of them before anything is assigned: a listener that nobody accepts on would hold connections.
+        let clones = (self.workers.iter())
+            .map(|_| [Some(&listeners.v4), listeners.v6.as_ref()].into_iter().flatten())
+            .map(|both| both.map(TcpListener::try_clone).collect::<Result<Vec<_>, _>>())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(PortError::Listen)?;
+        for ((worker, _), listeners) in self.workers.iter().zip(clones) {
+            // A worker that is gone has no pulse, so nothing is assigned any more.
+            let _ = worker.send(WorkerCommand::Listen { port, listeners, context: context.clone() });
+        }
+        if let Err(error) = self.door.open_port(port, &listeners) {
+            self.tell_workers(|| WorkerCommand::Close { port });
+            return Err(error.into());
+        }
         self.ports.insert(port, context);
         Ok(warnings(port))
     }
 
-    fn tell_workers(&self, command: impl Fn() -> Option<WorkerCommand>) {
+    fn tell_workers(&self, command: impl Fn() -> WorkerCommand) {
         for (worker, _) in &self.workers {
-            if let Some(command) = command() {
-                // A worker that is gone has no pulse, so nothing is assigned any more.
-                let _ = worker.send(command);
-            }
+            // One that is gone needs no telling.
+            let _ = worker.send(command());
         }
     }
 
     fn beat(&mut self) {
-        if self.workers.iter().all(|(_, pulse)| pulse.age() < HUNG)
+        if self.workers.iter().all(|(_, pulse)| pulse.is_well() && pulse.age() < HUNG)
             && let Err(error) = self.door.beat()
         {
             tracing::error!(%error, "no heartbeat: new connections go to the app");

@@ -10,7 +10,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -21,8 +21,12 @@ use tokio::{
     time::sleep,
 };
 
-/// Connections that the kernel gave to a listener before its port was closed are still served.
-const ACCEPT_AFTER_CLOSE: Duration = Duration::from_millis(500);
+/// Connections that the kernel gave to a listener before its port was closed are still served; their handshake may
+/// need a retransmission.
+const ACCEPT_AFTER_CLOSE: Duration = Duration::from_secs(3);
+
+/// The same, when the agent ends.
+const ACCEPT_AFTER_END: Duration = Duration::from_millis(300);
 
 /// How long idle connections and running requests have, once the agent ends.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
@@ -47,15 +51,22 @@ pub struct Pulse {
     started: Instant,
     /// Milliseconds after `started`.
     last: AtomicU64,
+    /// Connections can't be accepted now.
+    unwell: AtomicBool,
 }
 
 impl Pulse {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { started: Instant::now(), last: AtomicU64::new(0) })
+        Arc::new(Self { started: Instant::now(), last: AtomicU64::new(0), unwell: AtomicBool::new(false) })
     }
 
     pub fn beat(&self) {
         self.last.store(self.started.elapsed().as_millis() as u64, Relaxed);
+    }
+
+    /// Can connections be accepted?
+    pub fn is_well(&self) -> bool {
+        !self.unwell.load(Relaxed)
     }
 
     /// How long ago the last beat was.
@@ -71,9 +82,10 @@ pub async fn run(
     mut drain: watch::Receiver<bool>,
     pulse: Arc<Pulse>,
 ) {
+    let beating = Arc::clone(&pulse);
     let beat = spawn_local(async move {
         loop {
-            pulse.beat();
+            beating.beat();
             sleep(Duration::from_nanos(redirector_common::HEARTBEAT_INTERVAL_NS)).await;
         }
     });
@@ -87,8 +99,14 @@ pub async fn run(
                     .into_iter()
                     .filter_map(|listener| TcpListener::from_std(listener).inspect_err(log_listener).ok())
                     .map(|listener| {
-                        spawn_local(accept(listener, port, context.clone(), connections.clone()))
-                            .abort_handle()
+                        spawn_local(accept(
+                            listener,
+                            port,
+                            context.clone(),
+                            connections.clone(),
+                            Arc::clone(&pulse),
+                        ))
+                        .abort_handle()
                     });
                 accepting.entry(port).or_default().extend(loops);
             }
@@ -103,7 +121,13 @@ pub async fn run(
         }
     }
     // A target without intercepts: its connections stay until they end by themselves.
-    sleep(ACCEPT_AFTER_CLOSE).await;
+    tokio::select! {
+        () = sleep(ACCEPT_AFTER_CLOSE) => {}
+        () = async {
+            let _ = drain.wait_for(|drain| *drain).await;
+            sleep(ACCEPT_AFTER_END).await;
+        } => {}
+    }
     tokio::select! {
         () = connections.none_left() => {}
         () = async {
@@ -115,11 +139,18 @@ pub async fn run(
     beat.abort();
 }
 
-async fn accept(listener: TcpListener, port: u16, context: PortContext, connections: Connections) {
+async fn accept(
+    listener: TcpListener,
+    port: u16,
+    context: PortContext,
+    connections: Connections,
+    pulse: Arc<Pulse>,
+) {
     let context = Rc::new(context);
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
+                pulse.unwell.store(false, Relaxed);
                 // Someone inside the target found the listener's own port: not a connection to serve.
                 if client.local_addr().map_or(true, |local| local.port() != port) {
                     continue;
@@ -132,7 +163,10 @@ async fn accept(listener: TcpListener, port: u16, context: PortContext, connecti
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept; trying again");
+                // Out of descriptors, most likely. Until it works again new connections go to the app.
+                if !pulse.unwell.swap(true, Relaxed) {
+                    tracing::warn!(%error, "cannot accept connections");
+                }
                 sleep(Duration::from_millis(50)).await;
             }
         }

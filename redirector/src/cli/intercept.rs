@@ -18,6 +18,7 @@ use anyhow::Result;
 use clap::Args;
 use http::{Method, StatusCode};
 use std::{
+    io::Write as _,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -126,11 +127,11 @@ struct Session {
 
 impl Session {
     async fn run(mut self) -> Result<ExitCode> {
+        let stopped = stop_signal();
+        pin!(stopped);
         let created: Created = self.agent.post("/v1/intercepts", &self.request).await?;
         self.request.name = Some(created.intercept.name.clone());
         introduce(&created);
-        let stopped = stop_signal();
-        pin!(stopped);
         tokio::select! {
             error = self.stay() => {
                 eprintln!("redirector: {error:#}");
@@ -154,7 +155,8 @@ impl Session {
                     greeted = true;
                     reason
                 }
-                Err(error) if error.is_passing() => error.to_string(),
+                // The agent has let the intercept go meanwhile: it is asked for again below.
+                Err(error) if may_come_back(&error) => error.to_string(),
                 Err(error) => return error.into(),
             };
             if started.elapsed() > GOOD_TUNNEL {
@@ -195,6 +197,7 @@ impl Session {
     /// Resolves when the agent sends our requests into the tunnel.
     async fn connected(&self) {
         let name = self.request.name.as_deref();
+        let mut pause = Duration::from_millis(10);
         loop {
             let intercepts: Result<Vec<InterceptInfo>, _> =
                 self.agent.call(Method::GET, "/v1/intercepts").await;
@@ -203,7 +206,8 @@ impl Session {
             {
                 return;
             }
-            sleep(Duration::from_millis(20)).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
 
@@ -276,23 +280,27 @@ fn line(request: &RoutedRequest) -> String {
     )
 }
 
+/// Prints a line with the time. Nobody reading is no reason to end.
 fn say(text: &str) {
-    println!("{} {text}", jiff::Zoned::now().strftime("%H:%M:%S"));
+    let _ = writeln!(std::io::stdout(), "{} {text}", jiff::Zoned::now().strftime("%H:%M:%S"));
 }
 
+/// Resolves on Ctrl-C or SIGTERM, also one that came before it is awaited.
 #[cfg(unix)]
-async fn stop_signal() {
+fn stop_signal() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    match (interrupt, terminate) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async move {
+        match signals {
+            (Ok(mut interrupt), Ok(mut terminate)) => {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
             }
+            // Without handlers the signals end the process by themselves.
+            _ => std::future::pending().await,
         }
-        // Without handlers the signals end the process by themselves.
-        _ => std::future::pending().await,
     }
 }
 

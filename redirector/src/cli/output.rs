@@ -3,7 +3,10 @@
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use std::future::Future;
+use std::{
+    future::Future,
+    io::{ErrorKind, Write as _},
+};
 
 #[derive(Args, Clone, Copy, Debug)]
 pub struct OutputArgs {
@@ -24,11 +27,15 @@ pub enum Format {
 impl OutputArgs {
     /// Prints `value` as JSON, or what `text` makes of it.
     pub fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
-        match self.output {
-            Format::Json => println!("{}", serde_json::to_string_pretty(value)?),
-            Format::Text => println!("{}", text(value).trim_end()),
+        let text = match self.output {
+            Format::Json => serde_json::to_string_pretty(value)?,
+            Format::Text => text(value),
+        };
+        match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+            // Whoever reads has seen enough, as `head` does.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            printed => Ok(printed?),
         }
-        Ok(())
     }
 }
 

@@ -138,14 +138,22 @@ impl Door {
     pub fn refresh(&mut self) -> Result<(), DoorError> {
         let interfaces = outside_interfaces().map_err(DoorError::Interfaces)?;
         self.attachments.retain(|attachment| interfaces.contains(&attachment.interface));
+        let mut failed = None;
         for interface in interfaces {
             if self.attachments.iter().any(|attachment| attachment.interface == interface) {
                 continue;
             }
             let kind = self.kind;
-            let attachment = Attachment::attach(self.program()?, &interface, kind)
-                .map_err(|source| DoorError::Attach { interface: interface.name, source })?;
-            self.attachments.push(attachment);
+            match Attachment::attach(self.program()?, &interface, kind) {
+                Ok(attachment) => self.attachments.push(attachment),
+                // It may have vanished meanwhile, or be of a kind that takes no programs: the others matter more.
+                Err(source) => failed = Some(DoorError::Attach { interface: interface.name, source }),
+            }
+        }
+        match failed {
+            Some(error) if self.attachments.is_empty() => return Err(error),
+            Some(error) => tracing::debug!(%error, "not attached"),
+            None => {}
         }
 
         let addresses = local_addresses().map_err(DoorError::Interfaces)?;
