@@ -45,9 +45,8 @@ enum Command {
     /// killed. Says for each what was expected and what was seen; fails when they differ. Leaves nothing
     /// behind. Needs no Kubernetes.
     Demo {
-        /// Do not build: show the binary that REDIRECTOR_BIN names
-        #[arg(long)]
-        built: bool,
+        #[arg(long, hide = true, value_enum, default_value = "prepare")]
+        stage: demo::Stage,
     },
     /// Build the release binary: target/release/redirector
     Build,
@@ -92,8 +91,7 @@ fn main() -> ExitCode {
 
 fn execute(command: Command, workspace: &Workspace) -> Result<()> {
     match command {
-        Command::Demo { built: false } => demo::demo(workspace)?,
-        Command::Demo { built: true } => demo::show()?,
+        Command::Demo { stage } => demo::demo(stage, workspace)?,
         Command::Build => {
             build::build(workspace)?;
             println!("{}", workspace.release_binary().display());
