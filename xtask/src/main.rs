@@ -27,8 +27,8 @@ use crate::{bench::BenchOptions, ebpf::Warnings, workspace::Workspace};
 /// Builds, shows, tests, lints and measures redirector.
 ///
 /// New here? `cargo xtask demo` shows what redirector does, `cargo xtask build` makes
-/// target/release/redirector. As root on Debian every command installs what it needs and misses;
-/// elsewhere it says what to install and how.
+/// target/release/redirector. On Debian every command installs what it needs
+/// and misses (by sudo, if need be); elsewhere it says what to install and how.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
