@@ -24,6 +24,9 @@ printf '#!/bin/sh\n# cargo xtask is installing packages\nexit 101\n' >"$policy" 
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
+/// Waits for another apt, in seconds.
+const LOCK: &str = "DPkg::Lock::Timeout=300";
+
 /// Whether this is Debian, whose package names we know.
 pub fn is_debian() -> bool {
     fs::read_to_string("/etc/os-release")
@@ -31,30 +34,30 @@ pub fn is_debian() -> bool {
         && process::in_path("apt-get").is_some()
 }
 
-/// Installs those of `packages` that are not there. Errors when there are some and this is not root.
+/// Installs those of `packages` that are not there, by sudo if need be. Errors when there are some and this is not root and
+/// there is no sudo.
 pub fn install(packages: &[&str]) -> Result<()> {
     let missing = missing(packages)?;
     if missing.is_empty() {
         return Ok(());
     }
     let names = missing.join(" ");
-    if !process::is_root() {
+    if process::as_root("env").is_err() {
         bail!(
-            "Debian packages are missing. Run:\n    sudo apt-get install -y --no-install-recommends {names}"
+            "Debian packages are missing. As root, run:\n    apt-get install -y --no-install-recommends {names}"
         );
     }
     step(format!("install {names}"), || {
         // A broken third-party repository must not matter; if ours is broken, the install says so.
-        if let Err(error) = process::run_quietly(apt_get().arg("update")) {
+        if let Err(error) = process::run_quietly(as_root("apt-get")?.args(["-q", "-o", LOCK, "update"])) {
             note(format!("goes on with old package lists: {error:#}"));
         }
         process::run_quietly(
-            Command::new("sh")
+            as_root("sh")?
                 .args(["-c", WITHOUT_DAEMONS, "apt", POLICY, "apt-get"])
-                .args(["install", "-y", "-q", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"])
+                .args(["install", "-y", "-q", "--no-install-recommends", "-o", LOCK])
                 .args(["-o", "Dpkg::Options::=--force-confold"])
-                .args(missing)
-                .env("DEBIAN_FRONTEND", "noninteractive"),
+                .args(missing),
         )
     })
 }
@@ -72,10 +75,11 @@ fn not_installed<'a>(packages: &[&'a str], listed: &str) -> Vec<&'a str> {
     packages.iter().copied().filter(|package| !is_installed(package)).collect()
 }
 
-fn apt_get() -> Command {
-    let mut command = Command::new("apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-o", "DPkg::Lock::Timeout=300"]);
-    command
+/// `env`, because sudo lets no variables through.
+fn as_root(program: &str) -> Result<Command> {
+    let mut command = process::as_root("env")?;
+    command.args(["DEBIAN_FRONTEND=noninteractive", program]);
+    Ok(command)
 }
 
 #[cfg(test)]

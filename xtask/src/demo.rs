@@ -7,14 +7,17 @@ mod stage;
 mod story;
 
 use std::{
+    env,
     ffi::OsString,
     os::unix::process::CommandExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
+    process::exit,
     time::Instant,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
 use lab::{Lab, PACKAGES};
 
 use self::{interrupt::Interrupt, report::Report, story::Story};
@@ -30,26 +33,49 @@ const NEEDED: [&str; 5] = ["curl", "iproute2", "nginx", "python3", "util-linux"]
 /// What these packages are needed for. (`/usr/bin/python3` is started by its path.)
 const PROGRAMS: [&str; 9] = ["curl", "ip", "nginx", "nsenter", "prlimit", "setpriv", "ss", "tc", "timeout"];
 
-/// Installs what is missing, builds, and becomes [`show`], as root. Returns only when that fails.
-pub fn demo(workspace: &Workspace) -> Result<()> {
+/// The processes in which the demo runs, one started by the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// As the user: installs what is missing, builds, and becomes the next one, by sudo if need be.
+    Prepare,
+    /// As root: starts the next one, and hears Ctrl-C for it.
+    Supervise,
+    /// Shows the binary that `$REDIRECTOR_BIN` names.
+    Show,
+}
+
+/// Does a stage and those that follow. Fails when anything seen is not what was expected, or is left behind.
+pub fn demo(stage: Stage, workspace: &Workspace) -> Result<()> {
+    match stage {
+        Stage::Prepare => prepare(workspace),
+        Stage::Supervise => {
+            let status = interrupt::supervise(&["demo", "--stage", "show"])?;
+            // It has said what was wrong.
+            exit(status.code().unwrap_or(1))
+        }
+        Stage::Show => show(),
+    }
+}
+
+/// Returns only when it fails.
+fn prepare(workspace: &Workspace) -> Result<()> {
     // Asked now: nobody wants to hear it after a build of minutes.
     process::as_root("env").context("the demo makes network namespaces")?;
     install_packages()?;
     build::build(workspace)?;
 
-    let xtask = std::env::current_exe().context("cannot tell where xtask is")?;
+    let xtask = env::current_exe().context("cannot tell where xtask is")?;
     // The lab asks the environment for the binary, and sudo lets no variables through.
     let mut binary = OsString::from("REDIRECTOR_BIN=");
     binary.push(workspace.release_binary());
     let mut command = process::as_root("env")?;
-    command.arg(binary).arg(&xtask).args(["demo", "--built"]);
+    command.arg(binary).arg(&xtask).args(["demo", "--stage", "supervise"]);
     Err(command.exec()).with_context(|| format!("cannot start {} as root", xtask.display()))
 }
 
-/// Shows the binary that `$REDIRECTOR_BIN` names. Fails when anything seen is not what was expected, or is left behind.
-pub fn show() -> Result<()> {
+fn show() -> Result<()> {
     require_programs()?;
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen();
     let start = Instant::now();
     let mut report = Report::default();
     let lab = step("make the machines: node, pod, client, dev", || caught(|| Ok(Lab::new("demo"))))?;

@@ -27,8 +27,8 @@ use crate::{bench::BenchOptions, ebpf::Warnings, workspace::Workspace};
 /// Builds, shows, tests, lints and measures redirector.
 ///
 /// New here? `cargo xtask demo` shows what redirector does, `cargo xtask build` makes
-/// target/release/redirector. As root on Debian every command installs what it needs and misses;
-/// elsewhere it says what to install and how.
+/// target/release/redirector. On Debian every command installs what it needs
+/// and misses (by sudo, if need be); elsewhere it says what to install and how.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -45,9 +45,8 @@ enum Command {
     /// killed. Says for each what was expected and what was seen; fails when they differ. Leaves nothing
     /// behind. Needs no Kubernetes.
     Demo {
-        /// Do not build: show the binary that REDIRECTOR_BIN names
-        #[arg(long)]
-        built: bool,
+        #[arg(long, hide = true, value_enum, default_value = "prepare")]
+        stage: demo::Stage,
     },
     /// Build the release binary: target/release/redirector
     Build,
@@ -92,8 +91,7 @@ fn main() -> ExitCode {
 
 fn execute(command: Command, workspace: &Workspace) -> Result<()> {
     match command {
-        Command::Demo { built: false } => demo::demo(workspace)?,
-        Command::Demo { built: true } => demo::show()?,
+        Command::Demo { stage } => demo::demo(stage, workspace)?,
         Command::Build => {
             build::build(workspace)?;
             println!("{}", workspace.release_binary().display());

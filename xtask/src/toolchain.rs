@@ -17,7 +17,7 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// Finds it; installs what is missing as root on Debian, says how to elsewhere.
+    /// Finds it; installs what is missing on Debian, says how to elsewhere.
     pub fn find_or_install(workspace: &Workspace) -> Result<Self> {
         Self::assemble(workspace).with_context(how_to_install)
     }
@@ -49,7 +49,7 @@ fn how_to_install() -> String {
     format!(
         "the eBPF half needs a Rust compiler that knows BPF, and bpf-linker {version}
 
-To install them on Debian 12, run `cargo xtask toolchain` as root, which does this:
+To install them on Debian 12, run `cargo xtask toolchain`, which does this as root or by sudo:
     apt-get update
     apt-get install -y --no-install-recommends {packages} {llvm_package}
     LLVM_PREFIX={llvm_prefix} cargo {install_linker}
