@@ -5,8 +5,9 @@ use socket2::SockRef;
 use std::{io, mem::MaybeUninit, net::Shutdown, time::Duration};
 use tokio::{io::Interest, net::TcpStream};
 
-/// Grows with what the connection does: most heads fit the first size, bodies move in the second.
-const HEAD_READ: usize = 4 * 1024;
+/// Grows with what the connection does: most heads, and answers of most APIs as a whole, fit the first size, bodies
+/// move in the second.
+const HEAD_READ: usize = 8 * 1024;
 const BODY_READ: usize = 64 * 1024;
 
 /// How much to read at once.
