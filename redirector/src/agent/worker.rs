@@ -1,7 +1,7 @@
 //! The threads that serve one target's connections. Each is inside the target's network namespace for good, and
 //! runs a scheduler of its own: a connection stays on the thread that accepted it.
 
-use crate::engine::{self, PortContext};
+use crate::engine::{self, ClientAddr, OriginalDst, PortContext};
 use std::{
     cell::Cell,
     collections::HashMap,
@@ -149,15 +149,16 @@ async fn accept(
     let context = Rc::new(context);
     loop {
         match listener.accept().await {
-            Ok((client, _)) => {
+            Ok((client, client_addr)) => {
                 pulse.unwell.store(false, Relaxed);
-                // Someone inside the target found the listener's own port: not a connection to serve.
-                if client.local_addr().map_or(true, |local| local.port() != port) {
+                // Another port is the listener's own, found by someone inside the target: not a connection to serve.
+                let Some(original_dst) = client.local_addr().ok().filter(|local| local.port() == port) else {
                     continue;
-                }
+                };
+                let (client_addr, original_dst) = (ClientAddr(client_addr), OriginalDst(original_dst));
                 let (context, open) = (Rc::clone(&context), connections.open());
                 spawn_local(async move {
-                    engine::serve(client, &context).await;
+                    engine::serve(client, client_addr, original_dst, &context).await;
                     drop(open);
                 });
             }

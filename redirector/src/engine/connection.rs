@@ -67,11 +67,15 @@ pub(super) enum Next {
     Reset,
 }
 
-/// Serves the connection until it ends. Every failure ends it as a failure of the app would.
-pub async fn serve(client: TcpStream, context: &PortContext) {
-    let (Ok(client_addr), Ok(original_dst)) = (client.peer_addr(), client.local_addr()) else { return };
+/// Serves the connection, which must not delay small writes (`TCP_NODELAY`), until it ends. Every failure ends it
+/// as a failure of the app would.
+pub async fn serve(
+    client: TcpStream,
+    client_addr: ClientAddr,
+    original_dst: OriginalDst,
+    context: &PortContext,
+) {
     let _open = Open::count(&context.stats);
-    let (client_addr, original_dst) = (ClientAddr(client_addr), OriginalDst(original_dst));
     if let Err(error) = run(&client, client_addr, original_dst, context).await {
         tracing::debug!(%client_addr, %original_dst, %error, "connection broke");
         reset_on_close(&client);
@@ -84,7 +88,6 @@ async fn run(
     original_dst: OriginalDst,
     context: &PortContext,
 ) -> io::Result<()> {
-    client.set_nodelay(true)?;
     let connect = || context.upstream.connect(original_dst, client_addr);
     // At once, whoever speaks first: a server that greets must not wait for us to have seen a request.
     let mut app = Some(connect().await?);

@@ -3,10 +3,11 @@
 use bytes::{Buf as _, BytesMut};
 use socket2::SockRef;
 use std::{io, mem::MaybeUninit, net::Shutdown, time::Duration};
-use tokio::net::TcpStream;
+use tokio::{io::Interest, net::TcpStream};
 
-/// Grows with what the connection does: most heads fit the first size, bodies move in the second.
-const HEAD_READ: usize = 4 * 1024;
+/// Grows with what the connection does: most heads, and answers of most APIs as a whole, fit the first size, bodies
+/// move in the second.
+const HEAD_READ: usize = 8 * 1024;
 const BODY_READ: usize = 64 * 1024;
 
 /// How much to read at once.
@@ -14,6 +15,8 @@ const BODY_READ: usize = 64 * 1024;
 pub enum Expect {
     Head,
     Body,
+    /// Bytes of any protocol.
+    Raw,
 }
 
 /// Appends what can be read to `buf`; 0 is the end of the stream. Cancel-safe.
@@ -26,13 +29,28 @@ pub async fn read(socket: &TcpStream, buf: &mut BytesMut, expect: Expect) -> io:
         socket.readable().await?;
         buf.reserve(match expect {
             Expect::Head => HEAD_READ,
-            Expect::Body => BODY_READ,
+            Expect::Body | Expect::Raw => BODY_READ,
         });
-        match socket.try_read_buf(buf) {
+        match try_read(socket, buf, expect) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             other => return other,
         }
     }
+}
+
+/// Reads what is there. A read that leaves room has emptied the socket: the runtime is told, which would else
+/// find out by a read for nothing before it waits.
+fn try_read(socket: &TcpStream, buf: &mut BytesMut, expect: Expect) -> io::Result<usize> {
+    let room = buf.capacity() - buf.len();
+    let mut read = None;
+    let outcome = socket.try_io(Interest::READABLE, || {
+        let len = socket.try_read_buf(buf)?;
+        read = Some(len);
+        // The end of the stream stays readable for ever. Urgent data makes reads stop early (tcp(7)).
+        let emptied = 0 < len && len < room && expect != Expect::Raw;
+        if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(len) }
+    });
+    read.map_or(outcome, Ok)
 }
 
 /// Writes all of `bytes`.

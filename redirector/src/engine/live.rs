@@ -276,9 +276,12 @@ async fn responses(
     let mut framer = ResponseFramer::new();
     // Bytes at the front of `buf` that are to go to the client.
     let mut cleared = 0;
+    let mut expect = Expect::Head;
     let mut eof = false;
     // The end of the connection has been agreed on: the app's end of it is no mere idleness.
     let mut closing = false;
+    // One for the whole phase: to begin waiting takes a lock that all connections share.
+    let mut drained = pin!(drain.wait_for(|drain| *drain));
     loop {
         let request = shared.unanswered.borrow().front().copied();
         let Some(request) = request else {
@@ -297,7 +300,7 @@ async fn responses(
                 biased;
                 () = shared.wake_responses.notified() => {}
                 read = read(app, buf, Expect::Head) => eof = read? == 0,
-                _ = drain.wait_for(|drain| *drain), if shared.idle.get() => return Ok(ResponsesEnd::Drained),
+                _ = &mut drained, if shared.idle.get() => return Ok(ResponsesEnd::Drained),
             }
             continue;
         };
@@ -305,6 +308,7 @@ async fn responses(
             ResponseStep::Head(head) => {
                 cleared += head.len;
                 closing |= !head.interim && head.close;
+                expect = Expect::Body;
                 if !head.interim && shared.switching.get() && shared.unanswered.borrow().len() == 1 {
                     shared.switching.set(false);
                     shared.wake_requests.notify_one();
@@ -312,6 +316,7 @@ async fn responses(
             }
             ResponseStep::Body(len) => cleared += len,
             ResponseStep::End => {
+                expect = Expect::Head;
                 shared.unanswered.borrow_mut().pop_front();
                 shared.wake_requests.notify_one();
             }
@@ -328,7 +333,7 @@ async fn responses(
             ResponseStep::NeedMore => {
                 drain_to(client, buf, cleared).await?;
                 cleared = 0;
-                eof = read(app, buf, Expect::Body).await? == 0;
+                eof = read(app, buf, expect).await? == 0;
             }
         }
     }

@@ -21,7 +21,7 @@ async fn copy(from: &TcpStream, to: &TcpStream, mut buf: BytesMut) -> io::Result
     loop {
         write_all(to, &buf).await?;
         buf.clear();
-        if read(from, &mut buf, Expect::Body).await? == 0 {
+        if read(from, &mut buf, Expect::Raw).await? == 0 {
             finish(to);
             return Ok(());
         }
