@@ -114,7 +114,8 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
             (None, Sent::Partly) => answer.await?,
         }
     };
-    let request_is_over = matches!(sent, Sent::Wholly);
+    // A head that is kept for a repetition is out of the buffer, and nothing comes behind it.
+    let request_is_over = matches!(sent, Sent::Wholly) || head.safe_without_body;
     match answer {
         Answer::Complete { close } => {
             from_developer.unsplit(to_developer).finish();

@@ -1,10 +1,12 @@
 //! Every request is routed by its own head, whatever went before it on its connection.
 
-use lab::{Connection, Curl};
+use std::{io::Write as _, net::TcpStream};
+
+use lab::{Agent, App, Connection, Curl, Peer, Server, eventually};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 
-use crate::scene::{PORT, Route, in_lab, intercepted, served_by, text};
+use crate::scene::{LOCAL, PORT, Route, for_alice, in_lab, intercepted, served_by, text};
 
 #[test]
 fn requests_on_one_connection_are_routed_one_by_one() {
@@ -88,6 +90,67 @@ fn a_client_that_asks_to_close_gets_its_answer_and_the_end() {
             connection.rest_text()
         });
     });
+}
+
+#[test]
+fn an_app_that_closes_after_its_answer_is_seen_to_close_after_a_developers_request_too() {
+    intercepted(|scene| {
+        for path in ["/until-close", "/close"] {
+            let mut connection = scene.connect();
+            assert_eq!(served_by(&connection.ask(Route::Alice.get("/"))), "alice");
+            connection.send(Route::Live.get(path));
+            let answer = connection.rest_text();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+        }
+    });
+}
+
+#[test]
+fn an_app_that_ends_an_idle_connection_does_not_end_that_of_a_developers_client() {
+    in_lab(|lab| {
+        // Each connection gets one answer, and is then closed without a word.
+        let app = Server::start(&lab.pod.netns, lab.pod.at(PORT), |stream: &TcpStream, peer: &Peer| {
+            let _ = peer.wait_for(1);
+            (&*stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp")
+        });
+        let agent = Agent::start(lab);
+        let _alice_app = App::echo(lab, &lab.dev, "alice", &[LOCAL]);
+        let _alice = for_alice(lab, &agent).start(lab);
+        let mut connection = lab.client.connect(lab.pod.at(PORT));
+        for _ in 0..3 {
+            assert_eq!(served_by(&connection.ask(Route::Alice.get("/"))), "alice");
+            assert_eq!(connection.ask(Route::Live.get("/")).body, b"app");
+            assert_eq!(
+                served_by(&connection.ask(Route::Alice.get("/"))),
+                "alice",
+                "as soon as the app has closed"
+            );
+        }
+        drop(app);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_while_the_developer_thinks_is_let_go() {
+    intercepted(|scene| {
+        for reset in [false, true] {
+            let mut connection = scene.connect();
+            connection.send(Route::Alice.get("/stall"));
+            eventually("the request is under way", || open_connections(&scene.agent) == 1);
+            if reset {
+                connection.reset()
+            } else {
+                drop(connection)
+            }
+            eventually("nothing is open any more", || open_connections(&scene.agent) == 0);
+        }
+        scene.assert_routing();
+    });
+}
+
+fn open_connections(agent: &Agent) -> u64 {
+    let status = agent.json(&["status"]);
+    status["targets"][0]["ports"][PORT.to_string()]["open"].as_u64().expect("a count")
 }
 
 /// The soft limit of this process, up to the hard one: each connection is a file.
