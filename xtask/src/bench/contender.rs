@@ -119,7 +119,7 @@ pub fn start_app(lab: &Lab) -> Result<Process> {
     let directory = directory(lab, "app")?;
     File::create(directory.join(LARGE_PATH.trim_start_matches('/')))?.set_len(LARGE_LENGTH as u64)?;
     let text = config::app(&directory, cores());
-    Ok(start_nginx(lab, "app", &directory, &text, APP_PORT)?)
+    start_nginx(lab, "app", &directory, &text, APP_PORT)
 }
 
 /// Starts everything that has to run, in the order in which turns are taken.
