@@ -217,7 +217,8 @@ impl Warden {
 ///
 /// On a loopback address, so that nothing outside can connect to it; what is assigned to it keeps its own.
 /// `SO_REUSEADDR`, because accepted sockets inherit it, and the app must be able to bind its port again while
-/// they exist; they inherit `TCP_NODELAY` as well. No `SO_REUSEPORT`: `bpf_sk_assign` takes such listeners from kernel 6.6 only.
+/// they exist; `TCP_NODELAY`, because they inherit that as well. No `SO_REUSEPORT`: `bpf_sk_assign` takes such
+/// listeners from kernel 6.6 only.
 fn listen(address: std::net::IpAddr) -> io::Result<TcpListener> {
     let socket =
         Socket::new(Domain::for_address(SocketAddr::new(address, 0)), Type::STREAM, Some(Protocol::TCP))?;
