@@ -11,7 +11,7 @@ use super::{
     duplex::{finish, has_spoken, reset_on_close},
     live::{self, LiveEnd},
     routes::Routes,
-    splice::splice,
+    splice::{Direction, splice},
     stats::{PortStats, bump},
     upstream::UpstreamConnector,
     waiting::{self, Waited},
@@ -60,7 +60,7 @@ pub(super) enum Next {
     /// The request whose head is at the front of the buffer goes to the app after all.
     Live(RequestHead),
     /// Bytes go both ways between client and app from here on, those in the buffer first.
-    Splice { from_app: BytesMut, understood: bool },
+    Splice { from_app: Direction, client_ended: bool, understood: bool },
     /// Nothing more will be sent to the client.
     Close,
     /// The connection broke; the client is to see that.
@@ -118,7 +118,11 @@ async fn run(
                 }
                 Waited::NotUnderstood => {
                     app = Some(connect().await?);
-                    LiveEnd::Next(Next::Splice { from_app: BytesMut::new(), understood: false })
+                    LiveEnd::Next(Next::Splice {
+                        from_app: Direction::default(),
+                        client_ended: false,
+                        understood: false,
+                    })
                 }
                 Waited::Over => LiveEnd::Next(Next::Close),
             },
@@ -155,12 +159,13 @@ async fn run(
                     app = Some(connect().await?);
                 }
             }
-            Next::Splice { from_app, understood } => {
+            Next::Splice { from_app, client_ended, understood } => {
                 if !understood {
                     bump(&context.stats.raw);
                 }
                 if let Some(app) = &app {
-                    splice(client, &app.socket, connection.buf, from_app).await;
+                    let from_client = Direction { buf: connection.buf, ended: client_ended };
+                    splice(client, &app.socket, from_client, from_app).await;
                 }
                 return Ok(());
             }

@@ -10,6 +10,7 @@ use super::{
     developer::DeveloperRequest,
     duplex::{Expect, drain_to, read},
     intercept::Intercept,
+    splice::Direction,
     stats::bump,
 };
 use crate::{
@@ -91,28 +92,13 @@ enum ResponsesEnd {
     Drained,
 }
 
-/// How the two directions together ended.
+/// Which direction ended the phase, and how.
 enum PhaseEnd {
-    /// The app ended a connection on which it owed nothing.
-    AppIdle,
-    Splice {
-        understood: bool,
-    },
+    /// Both: the app owes nothing, and the next request is a developer's.
     Developer(DeveloperRequest),
-    Drained,
-}
-
-impl From<ResponsesEnd> for PhaseEnd {
-    fn from(end: ResponsesEnd) -> Self {
-        match end {
-            ResponsesEnd::Settled | ResponsesEnd::Switched | ResponsesEnd::Closed => {
-                Self::Splice { understood: true }
-            }
-            ResponsesEnd::NotUnderstood => Self::Splice { understood: false },
-            ResponsesEnd::Ended | ResponsesEnd::Unasked => Self::AppIdle,
-            ResponsesEnd::Drained => Self::Drained,
-        }
-    }
+    NotUnderstood,
+    ClientEnded,
+    App(ResponsesEnd),
 }
 
 /// Runs until the app's part of the connection is over or a developer's request is due.
@@ -143,24 +129,30 @@ pub(super) async fn run(
                     shared.wake_responses.notify_one();
                     match responses.await? {
                         ResponsesEnd::Settled | ResponsesEnd::Drained => PhaseEnd::Developer(request),
-                        other => other.into(),
+                        end => PhaseEnd::App(end),
                     }
                 }
-                RequestsEnd::NotUnderstood => PhaseEnd::Splice { understood: false },
-                RequestsEnd::Ended => PhaseEnd::Splice { understood: true },
+                RequestsEnd::NotUnderstood => PhaseEnd::NotUnderstood,
+                RequestsEnd::Ended => PhaseEnd::ClientEnded,
             },
-            end = &mut responses => end?.into(),
+            end = &mut responses => PhaseEnd::App(end?),
         }
     };
     *app_used |= shared.used.get();
+    let mut splice = |client_ended, app_ended, understood| {
+        let from_app = Direction { buf: from_app.split(), ended: app_ended };
+        LiveEnd::Next(Next::Splice { from_app, client_ended, understood })
+    };
+    let idle = after_developer && shared.idle.get() && connection.buf.is_empty();
     Ok(match end {
         PhaseEnd::Developer(request) => LiveEnd::Developer(request),
-        PhaseEnd::AppIdle if after_developer && shared.idle.get() && connection.buf.is_empty() => {
-            LiveEnd::AppIdle
-        }
-        PhaseEnd::AppIdle => LiveEnd::Next(Next::Splice { understood: from_app.is_empty(), from_app }),
-        PhaseEnd::Splice { understood } => LiveEnd::Next(Next::Splice { from_app, understood }),
-        PhaseEnd::Drained => LiveEnd::Next(Next::Close),
+        PhaseEnd::ClientEnded => splice(true, false, true),
+        PhaseEnd::NotUnderstood => splice(false, false, false),
+        PhaseEnd::App(ResponsesEnd::Ended | ResponsesEnd::Unasked) if idle => LiveEnd::AppIdle,
+        PhaseEnd::App(ResponsesEnd::Ended | ResponsesEnd::Closed) => splice(false, true, true),
+        PhaseEnd::App(ResponsesEnd::Unasked | ResponsesEnd::NotUnderstood) => splice(false, false, false),
+        PhaseEnd::App(ResponsesEnd::Switched | ResponsesEnd::Settled) => splice(false, false, true),
+        PhaseEnd::App(ResponsesEnd::Drained) => LiveEnd::Next(Next::Close),
     })
 }
 
