@@ -6,7 +6,7 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use clap::Args;
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use tracing_subscriber::EnvFilter;
 
 /// Run the node agent (root, Linux)
@@ -44,6 +44,7 @@ impl AgentCommand {
         let default = if self.log_packets { "info,redirector_ebpf=debug" } else { "info" };
         tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default)))
+            .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr)
             .init();
         let options = AgentOptions {
