@@ -64,6 +64,8 @@ struct Shared {
     idle: Cell<bool>,
     /// A request has gone to the app.
     used: Cell<bool>,
+    /// The client has sent a request.
+    speaks_http: Cell<bool>,
     wake_requests: Notify,
     wake_responses: Notify,
 }
@@ -114,11 +116,12 @@ pub(super) async fn run(
     let Connection { client, context, buf, framer, speaks_http, app_used, .. } = connection;
     // What was read and not yet written outlives the two directions below.
     let mut from_app = BytesMut::new();
-    let shared = Shared { idle: Cell::new(buf.is_empty()), ..Shared::default() };
+    let shared =
+        Shared { idle: Cell::new(buf.is_empty()), speaks_http: Cell::new(*speaks_http), ..Shared::default() };
     let mut drain = context.drain.clone();
 
     let end = {
-        let mut requests = pin!(requests(client, app, buf, framer, first, context, &shared, speaks_http));
+        let mut requests = pin!(requests(client, app, buf, framer, first, context, &shared));
         let mut responses = pin!(responses(app, client, &mut from_app, &shared, &mut drain));
         tokio::select! {
             biased;
@@ -139,6 +142,7 @@ pub(super) async fn run(
         }
     };
     *app_used |= shared.used.get();
+    *speaks_http = shared.speaks_http.get();
     let mut splice = |client_ended, app_ended, understood| {
         let from_app = Direction { buf: from_app.split(), ended: app_ended };
         LiveEnd::Next(Next::Splice { from_app, client_ended, understood })
@@ -165,7 +169,6 @@ async fn requests(
     first: Option<RequestHead>,
     context: &PortContext,
     shared: &Shared,
-    speaks_http: &mut bool,
 ) -> io::Result<RequestsEnd> {
     // Bytes at the front of `buf` that are to go to the app: written in one piece where possible.
     let mut cleared = 0;
@@ -188,7 +191,7 @@ async fn requests(
         match framer.next(&buf[cleared..], |request| decide(request, context)) {
             RequestStep::Head { head, decision } => {
                 bump(&context.stats.requests);
-                *speaks_http = true;
+                shared.speaks_http.set(true);
                 match decision {
                     Decision::Developer { intercept, method, target } => {
                         drain_to(app, buf, cleared).await?;
@@ -212,7 +215,7 @@ async fn requests(
                 cleared = 0;
                 shared.idle.set(pending == Pending::Empty);
                 let expect = if pending == Pending::Body { Expect::Body } else { Expect::Head };
-                let read = if pending == Pending::Undecided && !*speaks_http {
+                let read = if pending == Pending::Undecided && !shared.speaks_http.get() {
                     match timeout(UNDECIDED, read(client, buf, expect)).await {
                         Ok(read) => read?,
                         Err(_) => return Ok(RequestsEnd::NotUnderstood),

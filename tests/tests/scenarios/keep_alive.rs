@@ -138,9 +138,9 @@ fn a_client_that_leaves_while_the_developer_thinks_is_let_go() {
             connection.send(Route::Alice.get("/stall"));
             eventually("the request is under way", || open_connections(&scene.agent) == 1);
             if reset {
-                connection.reset()
+                connection.reset();
             } else {
-                drop(connection)
+                drop(connection);
             }
             eventually("nothing is open any more", || open_connections(&scene.agent) == 0);
         }
