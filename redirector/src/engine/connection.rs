@@ -131,6 +131,7 @@ async fn run(
             LiveEnd::Next(next) => next,
             LiveEnd::AppIdle => {
                 app = None;
+                connection.app_used = false;
                 continue;
             }
             LiveEnd::Developer(request) => {

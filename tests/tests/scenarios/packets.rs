@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::scene::{PORT, Route, assert_routing, intercepted};
+use lab::{Agent, AgentOptions, App, eventually};
+
+use crate::scene::{PORT, Route, assert_routing, for_alice, in_lab, intercepted, who_answers};
 
 #[test]
 fn connections_are_routed_while_the_pod_sends_syn_cookies() {
@@ -40,5 +42,17 @@ print(client.recv(65536).decode())
             assert!(answered, "{route:?}: {output:?}");
         }
         scene.assert_routing();
+    });
+}
+
+#[test]
+fn what_becomes_of_packets_is_logged_when_asked_for() {
+    in_lab(|lab| {
+        let _app = App::echo(lab, &lab.pod, "app", &[PORT]);
+        let arguments = vec!["--log-packets".to_owned()];
+        let agent = Agent::start_with(lab, &AgentOptions { arguments, ..AgentOptions::default() });
+        let _alice = for_alice(lab, &agent).start(lab);
+        assert_eq!(who_answers(lab, Route::Live.header()), "app");
+        eventually("the SYN is in the log", || agent.log().contains("port 8080 flags 2"));
     });
 }
