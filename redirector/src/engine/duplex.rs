@@ -8,7 +8,8 @@ use tokio::{io::Interest, net::TcpStream};
 /// Grows with what the connection does: most heads, and answers of most APIs as a whole, fit the first size, bodies
 /// move in the second.
 const HEAD_READ: usize = 8 * 1024;
-const BODY_READ: usize = 64 * 1024;
+const BODY_READ: usize = 128 * 1024;
+const RAW_READ: usize = 64 * 1024;
 
 /// How much to read at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,15 +22,16 @@ pub enum Expect {
 
 /// Appends what can be read to `buf`; 0 is the end of the stream. Cancel-safe.
 pub async fn read(socket: &TcpStream, buf: &mut BytesMut, expect: Expect) -> io::Result<usize> {
-    if buf.is_empty() {
-        // An idle connection holds no memory.
+    if buf.is_empty() && expect != Expect::Body {
+        // An idle connection holds no memory. In a body the next read needs it at once.
         *buf = BytesMut::new();
     }
     loop {
         socket.readable().await?;
         buf.reserve(match expect {
             Expect::Head => HEAD_READ,
-            Expect::Body | Expect::Raw => BODY_READ,
+            Expect::Raw => RAW_READ,
+            Expect::Body => BODY_READ,
         });
         match try_read(socket, buf, expect) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
