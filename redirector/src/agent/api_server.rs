@@ -1,8 +1,8 @@
 //! The control API over TLS and over the unix socket. See [`crate::api`] for its calls.
 
 use super::{
-    caller::Peer,
-    registry::{Caller, Registry, RegistryError},
+    caller::{Caller, Peer},
+    registry::{Registry, RegistryError},
 };
 use crate::{
     api::{CreateIntercept, CreateToken, Problem, TokenCreated},

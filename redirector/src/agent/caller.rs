@@ -1,12 +1,55 @@
 //! Who calls the control API, and how that is known.
 
 use super::api_server::{Api, ApiError};
-use super::registry::Caller;
-use crate::tunnel::token::{JoinToken, TokenId};
+use crate::tunnel::{
+    store::TokenGrant,
+    token::{JoinToken, TokenId},
+};
 use axum::{
     extract::FromRequestParts,
     http::{StatusCode, header::AUTHORIZATION, request::Parts},
 };
+
+/// The name under which root's intercepts over the unix socket are shown.
+const ROOT: &str = "root";
+
+/// Who calls: a developer with a token, or root over the unix socket.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    Root,
+    Token(TokenGrant),
+}
+
+impl Caller {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Root => ROOT,
+            Self::Token(grant) => &grant.name,
+        }
+    }
+
+    pub fn may_use(&self, target: &str) -> bool {
+        match self {
+            Self::Root => true,
+            Self::Token(grant) => grant.allows(target),
+        }
+    }
+
+    pub fn token_id(&self) -> Option<&TokenId> {
+        match self {
+            Self::Root => None,
+            Self::Token(grant) => Some(&grant.id),
+        }
+    }
+
+    /// May it change, or be the tunnel of, what was made with `token` (`None`: by root)?
+    pub fn owns(&self, token: Option<&TokenId>) -> bool {
+        match self {
+            Self::Root => true,
+            Self::Token(grant) => token == Some(&grant.id),
+        }
+    }
+}
 
 /// The way a connection came in.
 #[derive(Clone, Debug)]

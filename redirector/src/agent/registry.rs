@@ -1,6 +1,7 @@
 //! The intercepts of the node: who has which, on what, and whether their tunnel is there.
 
 use super::{
+    caller::Caller,
     target_host::{HostError, HostOptions, TargetHost},
     warden::PortError,
 };
@@ -12,7 +13,7 @@ use crate::{
         netns::NetnsId,
         resolve::{ResolveError, resolve},
     },
-    tunnel::{agent_end::Tunnel, store::TokenGrant, token::TokenId},
+    tunnel::{agent_end::Tunnel, token::TokenId},
 };
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -28,9 +29,6 @@ const REMEMBERED: usize = 1024;
 
 /// More than any node has; every request is compared with all of its port.
 const MAX_INTERCEPTS: usize = 1024;
-
-/// The name under which root's intercepts over the unix socket are shown.
-const ROOT: &str = "root";
 
 /// Why a call on the registry failed.
 #[derive(Debug, Error)]
@@ -66,43 +64,6 @@ pub enum RegistryError {
     Oversized,
     #[error("the name \"{0}\" can't be used: letters, digits, '-', '_' and '.' only, 64 at most")]
     BadName(String),
-}
-
-/// Who calls: a developer with a token, or root over the unix socket.
-#[derive(Clone, Debug)]
-pub enum Caller {
-    Root,
-    Token(TokenGrant),
-}
-
-impl Caller {
-    fn name(&self) -> &str {
-        match self {
-            Self::Root => ROOT,
-            Self::Token(grant) => &grant.name,
-        }
-    }
-
-    fn may_use(&self, target: &str) -> bool {
-        match self {
-            Self::Root => true,
-            Self::Token(grant) => grant.allows(target),
-        }
-    }
-
-    fn token_id(&self) -> Option<&TokenId> {
-        match self {
-            Self::Root => None,
-            Self::Token(grant) => Some(&grant.id),
-        }
-    }
-
-    fn owns(&self, entry: &Entry) -> bool {
-        match self {
-            Self::Root => true,
-            Self::Token(grant) => entry.token_id.as_ref() == Some(&grant.id),
-        }
-    }
 }
 
 /// All intercepts and targets of this agent.
@@ -222,7 +183,7 @@ impl Registry {
         if let Some(entry) = state
             .entries
             .iter()
-            .find(|entry| entry.request.instance == request.instance && caller.owns(entry))
+            .find(|entry| entry.request.instance == request.instance && caller.owns(entry.token_id.as_ref()))
         {
             if entry.netns == netns {
                 return Ok(Created { intercept: entry.info(), warnings: Vec::new() });
@@ -272,7 +233,7 @@ impl Registry {
     pub async fn remove(&self, name: &str, caller: &Caller) -> Result<(), RegistryError> {
         let mut state = self.state.lock().await;
         let entry = state.entries.iter().find(|entry| entry.name == name);
-        let Some(entry) = entry.filter(|entry| caller.owns(entry)) else {
+        let Some(entry) = entry.filter(|entry| caller.owns(entry.token_id.as_ref())) else {
             return Err(RegistryError::Unknown(name.to_owned()));
         };
         let instance = entry.request.instance.clone();
@@ -290,7 +251,7 @@ impl Registry {
         state.tunnel_count += 1;
         let number = state.tunnel_count;
         let entry = state.entries.iter_mut().find(|entry| entry.name == name);
-        let Some(entry) = entry.filter(|entry| caller.owns(entry)) else {
+        let Some(entry) = entry.filter(|entry| caller.owns(entry.token_id.as_ref())) else {
             return Err(RegistryError::Unknown(name.to_owned()));
         };
         if let Some(old) = entry.intercept.tunnel() {
@@ -315,7 +276,7 @@ impl Registry {
     pub async fn may_connect(&self, name: &str, caller: &Caller) -> Result<(), RegistryError> {
         let state = self.state.lock().await;
         match state.entries.iter().find(|entry| entry.name == name) {
-            Some(entry) if caller.owns(entry) => Ok(()),
+            Some(entry) if caller.owns(entry.token_id.as_ref()) => Ok(()),
             _ => Err(RegistryError::Unknown(name.to_owned())),
         }
     }
