@@ -1,6 +1,6 @@
 //! Attaching the ingress program to an interface: a TCX link, or a filter on the clsact qdisc.
 
-use super::{interfaces::Interface, netlink};
+use super::{interfaces::Interface, rtnetlink};
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
@@ -127,13 +127,13 @@ pub fn remove_qdisc_if_unused(index: u32) -> io::Result<()> {
     message.header.parent = RouteHandle { major: 0xffff, minor: 0xfff1 };
     message.header.handle = RouteHandle { major: 0xffff, minor: 0 };
     message.attributes.push(TcAttribute::Kind("clsact".to_owned()));
-    netlink::execute(RouteNetlinkMessage::DelQueueDiscipline(message))
+    rtnetlink::execute(RouteNetlinkMessage::DelQueueDiscipline(message))
 }
 
 fn filters(index: u32, direction: u16) -> io::Result<Vec<TcMessage>> {
     let mut request = TcMessage::with_index(index as i32);
     request.header.parent = RouteHandle { major: 0xffff, minor: direction };
-    let answers = netlink::dump(RouteNetlinkMessage::GetTrafficFilter(request))?;
+    let answers = rtnetlink::dump(RouteNetlinkMessage::GetTrafficFilter(request))?;
     Ok(answers
         .into_iter()
         .filter_map(|answer| match answer {

@@ -1,6 +1,6 @@
 //! Network interfaces and addresses of the namespace the calling thread is in.
 
-use super::netlink;
+use super::rtnetlink;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
@@ -18,7 +18,7 @@ pub struct Interface {
 /// All interfaces but loopback: traffic on `lo` is never taken, so that the agent reaches the app over it.
 pub fn outside_interfaces() -> io::Result<BTreeSet<Interface>> {
     let mut found = BTreeSet::new();
-    for answer in netlink::dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
+    for answer in rtnetlink::dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
         let RouteNetlinkMessage::NewLink(link) = answer else { continue };
         if link.header.flags.contains(LinkFlags::Loopback) {
             continue;
@@ -37,7 +37,7 @@ pub fn outside_interfaces() -> io::Result<BTreeSet<Interface>> {
 /// All addresses of this namespace, those of `lo` included.
 pub fn local_addresses() -> io::Result<BTreeSet<IpAddr>> {
     let mut found = BTreeSet::new();
-    for answer in netlink::dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+    for answer in rtnetlink::dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
         let RouteNetlinkMessage::NewAddress(address) = answer else { continue };
         // On point-to-point links `Address` is the peer and `Local` is ours; elsewhere they are equal, and
         // IPv6 has `Address` only.

@@ -6,9 +6,9 @@
 mod attach;
 mod door;
 mod interfaces;
-mod netlink;
 mod object;
 mod peername;
+mod rtnetlink;
 mod sweep;
 
 pub use attach::AttachKind;
