@@ -27,6 +27,26 @@ pub enum WhenAway {
     Error,
 }
 
+/// Why a connection, or what was left of it, is passed on to the app as raw bytes, its requests unseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Uncovered {
+    /// Neither HTTP nor TLS.
+    NotHttp,
+    /// The server spoke first.
+    ServerFirst,
+    /// TLS, and there is no key for it.
+    Tls,
+    /// HTTP/2 that could not be taken up.
+    Http2,
+    /// HTTP that two parsers could read differently.
+    Malformed,
+}
+
+impl Uncovered {
+    pub const ALL: [Self; 5] = [Self::NotHttp, Self::ServerFirst, Self::Tls, Self::Http2, Self::Malformed];
+}
+
 /// Asks for an intercept. Asking again with the same `instance` renews it after a lost connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CreateIntercept {

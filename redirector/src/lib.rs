@@ -17,6 +17,7 @@ pub mod http1;
 mod netlink;
 #[cfg(target_os = "linux")]
 mod netns_cookie;
+pub mod protocol;
 #[cfg(target_os = "linux")]
 pub mod redirect_rules;
 pub mod target;

@@ -8,15 +8,18 @@
 use super::{
     addresses::{ClientAddr, OriginalDst},
     developer,
-    duplex::{finish, has_spoken, reset_on_close},
     live::{self, LiveEnd},
     routes::Routes,
+    socket::{Expect, Socket},
     splice::{Direction, splice},
     stats::{PortStats, bump},
-    upstream::UpstreamConnector,
+    upstream::{Upstream, UpstreamConnector},
     waiting::{self, Waited},
 };
-use crate::http1::{RequestFramer, RequestHead};
+use crate::{
+    api::Uncovered,
+    http1::{RawReason, RequestFramer, RequestHead},
+};
 use bytes::BytesMut;
 use std::{
     io,
@@ -40,7 +43,7 @@ pub struct PortContext {
 
 /// A client's connection, and how far the client's bytes are understood.
 pub(super) struct Connection<'a> {
-    pub client: &'a TcpStream,
+    pub client: &'a Socket,
     pub client_addr: ClientAddr,
     pub original_dst: OriginalDst,
     pub context: &'a PortContext,
@@ -59,8 +62,9 @@ pub(super) enum Next {
     Request,
     /// The request whose head is at the front of the buffer goes to the app after all.
     Live(RequestHead),
-    /// Bytes go both ways between client and app from here on, those in the buffer first.
-    Splice { from_app: Direction, client_ended: bool, understood: bool },
+    /// Bytes go both ways between client and app from here on, those in the buffer first. `uncovered`: why, unless
+    /// that is what client and app agreed on, or the end.
+    Splice { from_app: Direction, client_ended: bool, uncovered: Option<Uncovered> },
     /// Nothing more will be sent to the client.
     Close,
     /// The connection broke; the client is to see that.
@@ -76,18 +80,36 @@ pub async fn serve(
     context: &PortContext,
 ) {
     let _open = Open::count(&context.stats);
-    if let Err(error) = run(&client, client_addr, original_dst, context).await {
-        tracing::debug!(%client_addr, %original_dst, %error, "connection broke");
-        reset_on_close(&client);
+    let client = Socket::from(client);
+    match run(&client, client_addr, original_dst, context).await {
+        Ok(None) => {}
+        Ok(Some(Handover { reason, app, buf })) => {
+            context.stats.uncovered.bump(reason.into());
+            splice(&client, &app.socket, Direction { buf, ended: false }, Direction::default()).await;
+        }
+        Err(error) => {
+            tracing::debug!(%client_addr, %original_dst, %error, "connection broke");
+            client.reset_on_close();
+        }
     }
 }
 
+/// A connection that turned out to speak another protocol than HTTP/1.x.
+struct Handover {
+    reason: RawReason,
+    /// Nothing has been sent to it.
+    app: Upstream,
+    /// Everything that the client has sent.
+    buf: BytesMut,
+}
+
+/// Serves the connection as HTTP/1.x, or until it is known to be something else.
 async fn run(
-    client: &TcpStream,
+    client: &Socket,
     client_addr: ClientAddr,
     original_dst: OriginalDst,
     context: &PortContext,
-) -> io::Result<()> {
+) -> io::Result<Option<Handover>> {
     let connect = || context.upstream.connect(original_dst, client_addr);
     // At once, whoever speaks first: a server that greets must not wait for us to have seen a request.
     let mut app = Some(connect().await?);
@@ -107,7 +129,7 @@ async fn run(
         let end = match &app {
             Some(app) => {
                 let end = live::run(&mut connection, &app.socket, first.take(), after_developer).await;
-                end.inspect_err(|_| reset_on_close(&app.socket))?
+                end.inspect_err(|_| app.socket.reset_on_close())?
             }
             None => match waiting::run(&mut connection).await? {
                 Waited::Developer(request) => LiveEnd::Developer(request),
@@ -116,19 +138,19 @@ async fn run(
                     app = Some(connect().await?);
                     continue;
                 }
-                Waited::NotUnderstood => {
+                Waited::NotUnderstood(uncovered) => {
                     app = Some(connect().await?);
-                    LiveEnd::Next(Next::Splice {
-                        from_app: Direction::default(),
-                        client_ended: false,
-                        understood: false,
-                    })
+                    let from_app = Direction::default();
+                    LiveEnd::Next(Next::Splice { from_app, client_ended: false, uncovered })
                 }
                 Waited::Over => LiveEnd::Next(Next::Close),
             },
         };
         let next = match end {
             LiveEnd::Next(next) => next,
+            LiveEnd::Other(reason) => {
+                return Ok(app.map(|app| Handover { reason, app, buf: connection.buf }));
+            }
             LiveEnd::AppIdle => {
                 app = None;
                 connection.app_used = false;
@@ -140,12 +162,12 @@ async fn run(
                 if next.is_err()
                     && let Some(app) = &app
                 {
-                    reset_on_close(&app.socket);
+                    app.socket.reset_on_close();
                 }
                 let next = next?;
                 // To the app its connection was idle, so it may have ended it. One that it has never been
                 // asked anything over is only in its way: some serve one connection at a time.
-                if !connection.app_used || app.as_ref().is_some_and(|app| has_spoken(&app.socket)) {
+                if !connection.app_used || app.as_ref().is_some_and(|app| app.socket.has_spoken()) {
                     app = None;
                     connection.app_used = false;
                 }
@@ -160,23 +182,23 @@ async fn run(
                     app = Some(connect().await?);
                 }
             }
-            Next::Splice { from_app, client_ended, understood } => {
-                if !understood {
-                    bump(&context.stats.raw);
+            Next::Splice { from_app, client_ended, uncovered } => {
+                if let Some(reason) = uncovered {
+                    context.stats.uncovered.bump(reason);
                 }
                 if let Some(app) = &app {
                     let from_client = Direction { buf: connection.buf, ended: client_ended };
                     splice(client, &app.socket, from_client, from_app).await;
                 }
-                return Ok(());
+                return Ok(None);
             }
             Next::Close => {
                 close(client).await;
-                return Ok(());
+                return Ok(None);
             }
             Next::Reset => {
                 if let Some(app) = &app {
-                    reset_on_close(&app.socket);
+                    app.socket.reset_on_close();
                 }
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
@@ -186,19 +208,14 @@ async fn run(
 
 /// Ends our half, and reads what the client still sends: closing with unread bytes would reset the
 /// connection and could destroy the last answer on its way (RFC 9112 §9.6).
-async fn close(client: &TcpStream) {
-    finish(client);
+async fn close(client: &Socket) {
+    client.finish().await;
     let _ = timeout(LINGER, async {
-        let mut rest = [0; 4096];
-        loop {
-            client.readable().await?;
-            match client.try_read(&mut rest) {
-                Ok(0) => return Ok::<_, io::Error>(()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+        let mut rest = BytesMut::new();
+        while client.read(&mut rest, Expect::Head).await? > 0 {
+            rest.clear();
         }
+        Ok::<_, io::Error>(())
     })
     .await;
 }

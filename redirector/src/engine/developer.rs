@@ -5,9 +5,9 @@
 
 use super::{
     connection::{Connection, Next},
-    duplex::{Expect, finish, read, write_all},
     intercept::Intercept,
     refusal::{self, Refusal},
+    socket::{Expect, Socket},
     stats::bump,
 };
 use crate::{
@@ -16,13 +16,13 @@ use crate::{
         MethodKind, Pending, RequestContext, RequestFramer, RequestHead, RequestStep, ResponseFramer,
         ResponseStep,
     },
+    protocol::Protocol,
     tunnel::{agent_end::OpeningStream, error::Refusal as StreamRefusal, meta::StreamMeta},
 };
 use bytes::{Buf as _, BytesMut};
-use std::{future::pending, io, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf},
-    net::TcpStream,
     time::timeout,
 };
 
@@ -67,6 +67,7 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
         original_destination: connection.original_dst.0,
         method,
         path: target,
+        protocol: Protocol::Http1,
     };
     let Ok(stream) = tunnel.open(&meta) else { return away(connection, &intercept, head).await };
     let (mut from_developer, mut to_developer) = tokio::io::split(stream);
@@ -103,7 +104,7 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
                 tokio::select! {
                     biased;
                     answer = &mut answer => answer?,
-                    end = client_end(client) => {
+                    end = client.ended() => {
                         end?;
                         // If the developer's side takes that no more, its answer says why.
                         let _ = to_developer.shutdown().await;
@@ -181,7 +182,7 @@ async fn refuse(
     tracing::info!(intercept = intercept.name, client = %connection.client_addr, ?refusal, "request refused");
     let close = head.close || !request_is_over;
     let response = refusal::response(&intercept.name, refusal, head.method == MethodKind::Head, close);
-    write_all(connection.client, &response).await?;
+    connection.client.write_all(&response).await?;
     Ok(if close { Next::Close } else { Next::Request })
 }
 
@@ -194,7 +195,7 @@ enum Sent {
 
 /// Sends the request. Errors are the client's.
 async fn send(
-    client: &TcpStream,
+    client: &Socket,
     head_bytes: Option<&BytesMut>,
     head: &RequestHead,
     buf: &mut BytesMut,
@@ -212,7 +213,7 @@ async fn send(
         let passed_on = match framer.next(buf, |_| ()) {
             RequestStep::Body(len) => forward(developer, buf, len).await,
             RequestStep::NeedMore(Pending::Body) => {
-                if read(client, buf, Expect::Body).await? == 0 {
+                if client.read(buf, Expect::Body).await? == 0 {
                     let _ = developer.shutdown().await;
                     return Ok(Sent::Partly);
                 }
@@ -244,17 +245,9 @@ async fn forward(
     Ok(())
 }
 
-/// Waits until the client ends its half; forever once it has sent more, which belongs to a later request.
-async fn client_end(client: &TcpStream) -> io::Result<()> {
-    match client.peek(&mut [0]).await? {
-        0 => Ok(()),
-        _ => pending().await,
-    }
-}
-
 /// Passes the answer on to the client.
 async fn answer(
-    client: &TcpStream,
+    client: &Socket,
     request: RequestContext,
     developer: &mut ReadHalf<OpeningStream>,
 ) -> io::Result<Answer> {
@@ -272,7 +265,7 @@ async fn answer(
             }
             ResponseStep::Body(len) => cleared += len,
             ResponseStep::End => {
-                write_all(client, &buf[..cleared]).await?;
+                client.write_all(&buf[..cleared]).await?;
                 // Bytes behind the answer answer nothing.
                 return Ok(Answer::Complete { close: close || buf.len() > cleared });
             }
@@ -282,11 +275,11 @@ async fn answer(
                 return Ok(Answer::Nothing);
             }
             ResponseStep::Closed | ResponseStep::Truncated | ResponseStep::Raw(_) => {
-                write_all(client, &buf).await?;
+                client.write_all(&buf).await?;
                 return Ok(Answer::Broken);
             }
             ResponseStep::NeedMore => {
-                write_all(client, &buf[..cleared]).await?;
+                client.write_all(&buf[..cleared]).await?;
                 buf.advance(cleared);
                 cleared = 0;
                 buf.reserve(READ);
@@ -302,7 +295,7 @@ async fn answer(
 
 /// Bytes both ways between client and developer, each end passed on when it comes.
 async fn splice(
-    client: &TcpStream,
+    client: &Socket,
     buf: &mut BytesMut,
     mut from_developer: ReadHalf<OpeningStream>,
     mut to_developer: WriteHalf<OpeningStream>,
@@ -313,18 +306,18 @@ async fn splice(
             to_developer.write_all(buf).await?;
             to_developer.flush().await?;
             buf.clear();
-            if read(client, buf, Expect::Body).await? == 0 {
+            if client.read(buf, Expect::Body).await? == 0 {
                 return to_developer.shutdown().await;
             }
         }
     };
     let down = async {
         loop {
-            write_all(client, &first).await?;
+            client.write_all(&first).await?;
             first.clear();
             first.reserve(READ);
             if from_developer.read_buf(&mut first).await? == 0 {
-                finish(client);
+                client.finish().await;
                 return Ok(());
             }
         }

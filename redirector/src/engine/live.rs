@@ -8,17 +8,18 @@
 use super::{
     connection::{Connection, Next, PortContext},
     developer::DeveloperRequest,
-    duplex::{Expect, drain_to, read},
     intercept::Intercept,
+    socket::{Expect, Socket},
     splice::Direction,
     stats::bump,
 };
 use crate::{
-    api::WhenAway,
+    api::{Uncovered, WhenAway},
     http1::{
-        Pending, RequestContext, RequestFramer, RequestHead, RequestStep, RequestView, ResponseFramer,
-        ResponseStep,
+        Pending, RawReason, RequestContext, RequestFramer, RequestHead, RequestStep, RequestView,
+        ResponseFramer, ResponseStep,
     },
+    protocol::Protocol,
 };
 use bytes::BytesMut;
 use std::{
@@ -30,7 +31,6 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpStream,
     sync::{Notify, watch},
     time::timeout,
 };
@@ -49,6 +49,8 @@ pub(super) enum LiveEnd {
     Developer(DeveloperRequest),
     /// The app ended its idle connection, which was not idle to the client.
     AppIdle,
+    /// The client's first bytes, still in the buffer, are those of another protocol, and the app has seen nothing yet.
+    Other(RawReason),
     Next(Next),
 }
 
@@ -72,7 +74,7 @@ struct Shared {
 
 enum RequestsEnd {
     Developer(DeveloperRequest),
-    NotUnderstood,
+    NotUnderstood(RawReason),
     /// The client has sent its last byte.
     Ended,
 }
@@ -83,7 +85,7 @@ enum ResponsesEnd {
     /// The app switched protocols, as the client asked.
     Switched,
     /// The app has sent bytes that are not understood.
-    NotUnderstood,
+    NotUnderstood(RawReason),
     /// The app has sent bytes and owed nothing: a server that speaks first, or one that lost patience.
     Unasked,
     /// The app has sent its last byte, and owed nothing.
@@ -98,7 +100,7 @@ enum ResponsesEnd {
 enum PhaseEnd {
     /// Both: the app owes nothing, and the next request is a developer's.
     Developer(DeveloperRequest),
-    NotUnderstood,
+    NotUnderstood(RawReason),
     ClientEnded,
     App(ResponsesEnd),
 }
@@ -109,7 +111,7 @@ enum PhaseEnd {
 /// `after_developer`: some request of this connection has gone to a developer.
 pub(super) async fn run(
     connection: &mut Connection<'_>,
-    app: &TcpStream,
+    app: &Socket,
     first: Option<RequestHead>,
     after_developer: bool,
 ) -> io::Result<LiveEnd> {
@@ -135,7 +137,7 @@ pub(super) async fn run(
                         end => PhaseEnd::App(end),
                     }
                 }
-                RequestsEnd::NotUnderstood => PhaseEnd::NotUnderstood,
+                RequestsEnd::NotUnderstood(reason) => PhaseEnd::NotUnderstood(reason),
                 RequestsEnd::Ended => PhaseEnd::ClientEnded,
             },
             end = &mut responses => PhaseEnd::App(end?),
@@ -143,27 +145,33 @@ pub(super) async fn run(
     };
     *app_used |= shared.used.get();
     *speaks_http = shared.speaks_http.get();
-    let mut splice = |client_ended, app_ended, understood| {
+    // Nothing has passed yet: what the client speaks can still be taken up from its first byte.
+    let untouched = !*speaks_http && from_app.is_empty();
+    let mut splice = |client_ended, app_ended, uncovered| {
         let from_app = Direction { buf: from_app.split(), ended: app_ended };
-        LiveEnd::Next(Next::Splice { from_app, client_ended, understood })
+        LiveEnd::Next(Next::Splice { from_app, client_ended, uncovered })
     };
     let idle = after_developer && shared.idle.get() && connection.buf.is_empty();
     Ok(match end {
         PhaseEnd::Developer(request) => LiveEnd::Developer(request),
-        PhaseEnd::ClientEnded => splice(true, false, true),
-        PhaseEnd::NotUnderstood => splice(false, false, false),
+        PhaseEnd::ClientEnded => splice(true, false, None),
+        PhaseEnd::NotUnderstood(reason @ (RawReason::Http2 | RawReason::Tls)) if untouched => {
+            LiveEnd::Other(reason)
+        }
+        PhaseEnd::NotUnderstood(reason) => splice(false, false, Some(reason.into())),
         PhaseEnd::App(ResponsesEnd::Ended | ResponsesEnd::Unasked) if idle => LiveEnd::AppIdle,
-        PhaseEnd::App(ResponsesEnd::Ended | ResponsesEnd::Closed) => splice(false, true, true),
-        PhaseEnd::App(ResponsesEnd::Unasked | ResponsesEnd::NotUnderstood) => splice(false, false, false),
-        PhaseEnd::App(ResponsesEnd::Switched | ResponsesEnd::Settled) => splice(false, false, true),
+        PhaseEnd::App(ResponsesEnd::Ended | ResponsesEnd::Closed) => splice(false, true, None),
+        PhaseEnd::App(ResponsesEnd::Unasked) => splice(false, false, Some(Uncovered::ServerFirst)),
+        PhaseEnd::App(ResponsesEnd::NotUnderstood(reason)) => splice(false, false, Some(reason.into())),
+        PhaseEnd::App(ResponsesEnd::Switched | ResponsesEnd::Settled) => splice(false, false, None),
         PhaseEnd::App(ResponsesEnd::Drained) => LiveEnd::Next(Next::Close),
     })
 }
 
 /// Client to app, until a developer's request is at the front of `buf`.
 async fn requests(
-    client: &TcpStream,
-    app: &TcpStream,
+    client: &Socket,
+    app: &Socket,
     buf: &mut BytesMut,
     framer: &mut RequestFramer,
     first: Option<RequestHead>,
@@ -181,7 +189,7 @@ async fn requests(
     loop {
         let must_wait = || shared.switching.get() || shared.unanswered.borrow().len() >= MAX_UNANSWERED;
         if at_boundary && must_wait() {
-            drain_to(app, buf, cleared).await?;
+            app.drain_to(buf, cleared).await?;
             cleared = 0;
             while must_wait() {
                 shared.wake_requests.notified().await;
@@ -190,11 +198,11 @@ async fn requests(
         at_boundary = false;
         match framer.next(&buf[cleared..], |request| decide(request, context)) {
             RequestStep::Head { head, decision } => {
-                bump(&context.stats.requests);
+                context.stats.requests.bump(Protocol::Http1);
                 shared.speaks_http.set(true);
                 match decision {
                     Decision::Developer { intercept, method, target } => {
-                        drain_to(app, buf, cleared).await?;
+                        app.drain_to(buf, cleared).await?;
                         return Ok(RequestsEnd::Developer(DeveloperRequest {
                             intercept,
                             head,
@@ -211,17 +219,17 @@ async fn requests(
             RequestStep::Body(len) => cleared += len,
             RequestStep::End => at_boundary = true,
             RequestStep::NeedMore(pending) => {
-                drain_to(app, buf, cleared).await?;
+                app.drain_to(buf, cleared).await?;
                 cleared = 0;
                 shared.idle.set(pending == Pending::Empty);
                 let expect = if pending == Pending::Body { Expect::Body } else { Expect::Head };
                 let read = if pending == Pending::Undecided && !shared.speaks_http.get() {
-                    match timeout(UNDECIDED, read(client, buf, expect)).await {
+                    match timeout(UNDECIDED, client.read(buf, expect)).await {
                         Ok(read) => read?,
-                        Err(_) => return Ok(RequestsEnd::NotUnderstood),
+                        Err(_) => return Ok(RequestsEnd::NotUnderstood(RawReason::NotHttp1)),
                     }
                 } else {
-                    read(client, buf, expect).await?
+                    client.read(buf, expect).await?
                 };
                 if read == 0 {
                     return Ok(RequestsEnd::Ended);
@@ -230,7 +238,7 @@ async fn requests(
             }
             RequestStep::Raw(reason) => {
                 tracing::debug!(?reason, "from here on raw");
-                return Ok(RequestsEnd::NotUnderstood);
+                return Ok(RequestsEnd::NotUnderstood(reason));
             }
         }
     }
@@ -253,7 +261,7 @@ pub(super) fn decide(request: &RequestView<'_>, context: &PortContext) -> Decisi
 
 /// Notes that the app owes an answer. Before the request is written: the answer may come at any time after.
 fn admit(head: &RequestHead, context: &PortContext, shared: &Shared) {
-    bump(&context.stats.live);
+    context.stats.live.bump(Protocol::Http1);
     shared.used.set(true);
     shared.switching.set(head.wants_switch);
     shared.unanswered.borrow_mut().push_back(RequestContext::from(head));
@@ -262,8 +270,8 @@ fn admit(head: &RequestHead, context: &PortContext, shared: &Shared) {
 
 /// App to client.
 async fn responses(
-    app: &TcpStream,
-    client: &TcpStream,
+    app: &Socket,
+    client: &Socket,
     buf: &mut BytesMut,
     shared: &Shared,
     drain: &mut watch::Receiver<bool>,
@@ -280,7 +288,7 @@ async fn responses(
     loop {
         let request = shared.unanswered.borrow().front().copied();
         let Some(request) = request else {
-            drain_to(client, buf, cleared).await?;
+            client.drain_to(buf, cleared).await?;
             cleared = 0;
             if !buf.is_empty() {
                 return Ok(ResponsesEnd::Unasked);
@@ -294,7 +302,7 @@ async fn responses(
             tokio::select! {
                 biased;
                 () = shared.wake_responses.notified() => {}
-                read = read(app, buf, Expect::Head) => eof = read? == 0,
+                read = app.read(buf, Expect::Head) => eof = read? == 0,
                 _ = &mut drained, if shared.idle.get() => return Ok(ResponsesEnd::Drained),
             }
             continue;
@@ -322,13 +330,13 @@ async fn responses(
             }
             ResponseStep::Raw(reason) => {
                 tracing::debug!(?reason, "the app's answer is not understood: from here on raw");
-                return Ok(ResponsesEnd::NotUnderstood);
+                return Ok(ResponsesEnd::NotUnderstood(reason));
             }
             ResponseStep::Truncated | ResponseStep::Closed => return Ok(ResponsesEnd::Closed),
             ResponseStep::NeedMore => {
-                drain_to(client, buf, cleared).await?;
+                client.drain_to(buf, cleared).await?;
                 cleared = 0;
-                eof = read(app, buf, expect).await? == 0;
+                eof = app.read(buf, expect).await? == 0;
             }
         }
     }

@@ -12,17 +12,19 @@
 //! | `upstream` | connections to the app |
 //! | `splice` | raw bytes both ways |
 //! | `refusal` | the answers that are our own |
-//! | `duplex` | reading and writing a socket from both directions of one task |
+//! | `socket` | a connection, read and written from both directions of one task |
+//! | `replay` | a stream whose first bytes have been read already |
 //! | `stats` | what is counted |
 
 mod addresses;
 mod connection;
 mod developer;
-mod duplex;
 mod intercept;
 mod live;
 mod refusal;
+mod replay;
 mod routes;
+mod socket;
 mod splice;
 mod stats;
 mod upstream;

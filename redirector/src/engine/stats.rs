@@ -1,6 +1,10 @@
 //! What is counted, per port and per intercept.
 
-use crate::api::{InterceptCounts, PortCounts};
+use crate::{
+    api::{InterceptCounts, PortCounts, Uncovered},
+    http1::RawReason,
+    protocol::Protocol,
+};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counts of one intercepted port.
@@ -11,11 +15,58 @@ pub struct PortStats {
     /// Connections open now.
     pub open: AtomicU64,
     /// Requests whose head was read.
-    pub requests: AtomicU64,
+    pub requests: ByProtocol,
     /// Requests that went to the app.
-    pub live: AtomicU64,
+    pub live: ByProtocol,
     /// Connections (or what was left of them) spliced without being understood.
-    pub raw: AtomicU64,
+    pub uncovered: ByReason,
+}
+
+/// One count for each protocol.
+#[derive(Debug, Default)]
+pub struct ByProtocol([AtomicU64; Protocol::ALL.len()]);
+
+/// One count for each reason.
+#[derive(Debug, Default)]
+pub struct ByReason([AtomicU64; Uncovered::ALL.len()]);
+
+impl ByProtocol {
+    pub fn bump(&self, protocol: Protocol) {
+        bump(&self.0[protocol as usize]);
+    }
+
+    pub fn read(&self, protocol: Protocol) -> u64 {
+        self.0[protocol as usize].load(Relaxed)
+    }
+
+    pub fn total(&self) -> u64 {
+        Protocol::ALL.into_iter().map(|protocol| self.read(protocol)).sum()
+    }
+}
+
+impl ByReason {
+    pub fn bump(&self, reason: Uncovered) {
+        bump(&self.0[reason as usize]);
+    }
+
+    pub fn read(&self, reason: Uncovered) -> u64 {
+        self.0[reason as usize].load(Relaxed)
+    }
+
+    pub fn total(&self) -> u64 {
+        Uncovered::ALL.into_iter().map(|reason| self.read(reason)).sum()
+    }
+}
+
+impl From<RawReason> for Uncovered {
+    fn from(reason: RawReason) -> Self {
+        match reason {
+            RawReason::Tls => Self::Tls,
+            RawReason::Http2 => Self::Http2,
+            RawReason::NotHttp1 => Self::NotHttp,
+            _ => Self::Malformed,
+        }
+    }
 }
 
 impl PortStats {
@@ -23,9 +74,9 @@ impl PortStats {
         PortCounts {
             connections: self.connections.load(Relaxed),
             open: self.open.load(Relaxed),
-            requests: self.requests.load(Relaxed),
-            live: self.live.load(Relaxed),
-            raw: self.raw.load(Relaxed),
+            requests: self.requests.total(),
+            live: self.live.total(),
+            raw: self.uncovered.total(),
         }
     }
 }

@@ -4,7 +4,10 @@
 //! time the app accepts it. Ports are taken in turn, with `SO_REUSEADDR`, so that those in TIME_WAIT do not
 //! run the range dry (they can be reused after a second, `tcp_tw_reuse`).
 
-use super::addresses::{ClientAddr, OriginalDst};
+use super::{
+    addresses::{ClientAddr, OriginalDst},
+    socket::Socket,
+};
 use crate::{
     datapath::{PeerNames, PeerNamesError, UpstreamGuard},
     netns_cookie,
@@ -18,7 +21,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
 };
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 
 /// How many source ports are tried before the connection fails.
 const ATTEMPTS: usize = 128;
@@ -33,7 +36,7 @@ pub struct UpstreamConnector {
 
 /// A connection to the app.
 pub struct Upstream {
-    pub socket: TcpStream,
+    pub socket: Socket,
     /// While it lives, the app is told the client's address.
     _peer_name: Option<UpstreamGuard>,
 }
@@ -54,7 +57,7 @@ impl UpstreamConnector {
         let (Some(names), Some(cookie)) = (&self.peer_names, self.netns_cookie) else {
             // Nobody needs to know the port beforehand, so the kernel chooses.
             let socket = new_socket(app)?.connect(app.0).await?;
-            return Ok(Upstream { socket, _peer_name: None });
+            return Ok(Upstream { socket: socket.into(), _peer_name: None });
         };
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for _ in 0..ATTEMPTS {
@@ -96,7 +99,7 @@ async fn connect_from(
         other => other.inspect_err(warn_once).ok(),
     };
     let socket = socket.connect(app.0).await?;
-    Ok(Upstream { socket, _peer_name: peer_name })
+    Ok(Upstream { socket: socket.into(), _peer_name: peer_name })
 }
 
 fn new_socket(app: OriginalDst) -> io::Result<TcpSocket> {

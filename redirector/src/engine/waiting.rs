@@ -3,11 +3,14 @@
 use super::{
     connection::Connection,
     developer::DeveloperRequest,
-    duplex::{Expect, read},
     live::{Decision, UNDECIDED, decide},
-    stats::bump,
+    socket::Expect,
 };
-use crate::http1::{Pending, RequestHead, RequestStep};
+use crate::{
+    api::Uncovered,
+    http1::{Pending, RequestHead, RequestStep},
+    protocol::Protocol,
+};
 use std::{io, time::Duration};
 use tokio::time::timeout;
 
@@ -19,7 +22,8 @@ pub(super) enum Waited {
     Developer(DeveloperRequest),
     /// A request for the app; its head is at the front of the buffer.
     Live(RequestHead),
-    NotUnderstood,
+    /// Bytes for the app to judge; the reason, if they can't be the beginning of a request.
+    NotUnderstood(Option<Uncovered>),
     /// Nothing: it has ended its half or was idle for too long, or the agent drains.
     Over,
 }
@@ -30,7 +34,7 @@ pub(super) async fn run(connection: &mut Connection<'_>) -> io::Result<Waited> {
     loop {
         let pending = match framer.next(buf, |request| decide(request, context)) {
             RequestStep::Head { head, decision } => {
-                bump(&context.stats.requests);
+                context.stats.requests.bump(Protocol::Http1);
                 *speaks_http = true;
                 return Ok(match decision {
                     Decision::Live => Waited::Live(head),
@@ -40,10 +44,11 @@ pub(super) async fn run(connection: &mut Connection<'_>) -> io::Result<Waited> {
                 });
             }
             RequestStep::End => continue,
-            RequestStep::Body(_) | RequestStep::Raw(_) => return Ok(Waited::NotUnderstood),
+            RequestStep::Raw(reason) => return Ok(Waited::NotUnderstood(Some(reason.into()))),
+            RequestStep::Body(_) => return Ok(Waited::NotUnderstood(None)),
             RequestStep::NeedMore(pending) => pending,
         };
-        let read = read(client, buf, Expect::Head);
+        let read = client.read(buf, Expect::Head);
         let read = match pending {
             Pending::Empty => {
                 tokio::select! {
@@ -56,13 +61,13 @@ pub(super) async fn run(connection: &mut Connection<'_>) -> io::Result<Waited> {
             }
             Pending::Undecided if !*speaks_http => match timeout(UNDECIDED, read).await {
                 Ok(read) => read?,
-                Err(_) => return Ok(Waited::NotUnderstood),
+                Err(_) => return Ok(Waited::NotUnderstood(Some(Uncovered::NotHttp))),
             },
             _ => read.await?,
         };
         if read == 0 {
             // What there is of a request is the app's to judge.
-            return Ok(if buf.is_empty() { Waited::Over } else { Waited::NotUnderstood });
+            return Ok(if buf.is_empty() { Waited::Over } else { Waited::NotUnderstood(None) });
         }
     }
 }

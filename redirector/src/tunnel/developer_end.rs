@@ -22,6 +22,7 @@ use super::meta::{StreamMeta, accepted};
 use super::relay::{RelayEnd, Traffic, relay};
 use super::stream::TunnelStream;
 use super::wire::{self, Heartbeat, Listened};
+use crate::protocol::Protocol;
 
 /// How long the agent may take for its side of the HTTP/2 preface.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,6 +45,7 @@ pub struct RoutedRequest {
     pub started: SystemTime,
     pub method: String,
     pub path: String,
+    pub protocol: Protocol,
     pub client: SocketAddr,
     /// As the local server answered; `None` when it did not, or not in HTTP/1.x.
     pub status: Option<u16>,
@@ -140,6 +142,7 @@ impl<F: Fn(RoutedRequest) + Send + Sync> Local<F> {
             started,
             method: meta.method,
             path: meta.path,
+            protocol: meta.protocol,
             client: meta.client,
             status: traffic.status.status(),
             request_bytes: traffic.request_bytes,

@@ -7,6 +7,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use thiserror::Error;
 
 use super::error::Refusal;
+use crate::protocol::Protocol;
 
 const URI: &str = "http://redirector/v1/stream";
 const PATH: &str = "/v1/stream";
@@ -29,6 +30,8 @@ pub struct StreamMeta {
     pub method: String,
     /// For display: cut to 2048 bytes on its way.
     pub path: String,
+    /// What the local server is spoken to in.
+    pub protocol: Protocol,
 }
 
 /// The headers of a stream are not what this version of redirector sends.
@@ -46,6 +49,7 @@ mod name {
     pub(super) const ORIGINAL_DESTINATION: &str = "x-redirector-original-destination";
     pub(super) const METHOD: &str = "x-redirector-method";
     pub(super) const PATH: &str = "x-redirector-path";
+    pub(super) const PROTOCOL: &str = "x-redirector-protocol";
 }
 
 impl StreamMeta {
@@ -59,6 +63,7 @@ impl StreamMeta {
         headers.insert(name::ORIGINAL_DESTINATION, encode(&self.original_destination.to_string()));
         headers.insert(name::METHOD, encode(&self.method));
         headers.insert(name::PATH, encode(clip(&self.path, MAX_PATH)));
+        headers.insert(name::PROTOCOL, HeaderValue::from_static(self.protocol.as_str()));
         request
     }
 
@@ -75,6 +80,9 @@ impl StreamMeta {
             original_destination: address(name::ORIGINAL_DESTINATION)?,
             method: decode(headers, name::METHOD)?,
             path: decode(headers, name::PATH)?,
+            protocol: decode(headers, name::PROTOCOL)?
+                .parse()
+                .map_err(|_| MetaError::Header(name::PROTOCOL))?,
         })
     }
 }
@@ -134,13 +142,14 @@ mod tests {
         #[test]
         fn any_metadata_arrives_as_it_was_sent(
             intercept in "\\PC{0,40}", client: SocketAddr, original_destination: SocketAddr,
-            method in "[\\x00-\\x7f]{0,20}", path: String,
+            method in "[\\x00-\\x7f]{0,20}", path: String, http2: bool,
         ) {
             // A flow label or scope without a name does not survive the textual form.
             let plain = |address: SocketAddr| SocketAddr::new(address.ip(), address.port());
             let sent = StreamMeta {
                 intercept, client: plain(client), original_destination: plain(original_destination), method,
                 path: clip(&path, MAX_PATH).to_owned(),
+                protocol: if http2 { Protocol::Http2 } else { Protocol::Http1 },
             };
             prop_assert_eq!(StreamMeta::from_request(&sent.to_request()).unwrap(), sent);
         }

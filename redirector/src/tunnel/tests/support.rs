@@ -45,6 +45,7 @@ pub(super) fn meta() -> StreamMeta {
         original_destination: "[fd00::1]:8080".parse().unwrap(),
         method: "GET".into(),
         path: "/cart?item=ünïcode".into(),
+        protocol: crate::protocol::Protocol::Http1,
     }
 }
 

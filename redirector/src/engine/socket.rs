@@ -1,0 +1,176 @@
+//! A connection to a client or to the app, used from both directions of one task: shared references in place of
+//! split halves.
+
+use bytes::{Buf as _, BytesMut};
+use socket2::SockRef;
+use std::{
+    future::pending,
+    io,
+    mem::MaybeUninit,
+    net::Shutdown,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::TcpStream,
+};
+
+/// Grows with what the connection does: most heads, and answers of most APIs as a whole, fit the first size, bodies
+/// move in the second.
+const HEAD_READ: usize = 8 * 1024;
+const BODY_READ: usize = 128 * 1024;
+const RAW_READ: usize = 64 * 1024;
+
+/// How much to read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expect {
+    Head,
+    Body,
+    /// Bytes of any protocol.
+    Raw,
+}
+
+/// One end of a connection, which must not delay small writes (`TCP_NODELAY`).
+#[derive(Debug)]
+pub struct Socket {
+    tcp: TcpStream,
+}
+
+impl From<TcpStream> for Socket {
+    fn from(tcp: TcpStream) -> Self {
+        Self { tcp }
+    }
+}
+
+impl Socket {
+    /// Appends what can be read to `buf`; 0 is the end of the stream. Cancel-safe.
+    pub(super) async fn read(&self, buf: &mut BytesMut, expect: Expect) -> io::Result<usize> {
+        if buf.is_empty() && expect != Expect::Body {
+            // An idle connection holds no memory. In a body the next read needs it at once.
+            *buf = BytesMut::new();
+        }
+        loop {
+            self.tcp.readable().await?;
+            buf.reserve(match expect {
+                Expect::Head => HEAD_READ,
+                Expect::Raw => RAW_READ,
+                Expect::Body => BODY_READ,
+            });
+            match self.try_read(buf, expect) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Reads what is there. A read that leaves room has emptied the socket: the runtime is told, which would else
+    /// find out by a read for nothing before it waits.
+    fn try_read(&self, buf: &mut BytesMut, expect: Expect) -> io::Result<usize> {
+        let room = buf.capacity() - buf.len();
+        let mut read = None;
+        let outcome = self.tcp.try_io(Interest::READABLE, || {
+            let len = self.tcp.try_read_buf(buf)?;
+            read = Some(len);
+            // The end of the stream stays readable for ever. Urgent data makes reads stop early (tcp(7)).
+            let emptied = 0 < len && len < room && expect != Expect::Raw;
+            if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(len) }
+        });
+        read.map_or(outcome, Ok)
+    }
+
+    /// Writes all of `bytes`.
+    pub(super) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = self.write(bytes).await?;
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    /// Writes the first `len` bytes of `buf` and removes them from it as they go: what is left when this is
+    /// dropped has not been written.
+    pub(super) async fn drain_to(&self, buf: &mut BytesMut, mut len: usize) -> io::Result<()> {
+        while len > 0 {
+            let written = self.write(&buf[..len]).await?;
+            buf.advance(written);
+            len -= written;
+        }
+        Ok(())
+    }
+
+    /// Writes the beginning of `bytes` and says how much that is. Cancel-safe.
+    async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.tcp.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.tcp.writable().await?,
+                other => return other,
+            }
+        }
+    }
+
+    /// Ends our half; what is still to be read can be read.
+    pub(super) async fn finish(&self) {
+        // A socket that the peer has reset meanwhile has nothing left to end.
+        let _ = SockRef::from(&self.tcp).shutdown(Shutdown::Write);
+    }
+
+    /// Makes the coming close a reset, as the other side of the connection was reset.
+    pub(super) fn reset_on_close(&self) {
+        let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Is there anything to read: bytes, the end of the stream, or an error?
+    pub(super) fn has_spoken(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        let peeked = SockRef::from(&self.tcp).recv_with_flags(&mut byte, flags);
+        !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Waits until the other side ends its half; forever once it has sent more.
+    pub(super) async fn ended(&self) -> io::Result<()> {
+        match self.tcp.peek(&mut [0]).await? {
+            0 => Ok(()),
+            _ => pending().await,
+        }
+    }
+}
+
+/// For those who own the socket and want it as a stream.
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
