@@ -3,6 +3,9 @@
 //! Every type here crosses the kernel boundary as plain bytes: fixed layout, no implicit padding.
 #![no_std]
 
+mod doors;
+pub use doors::*;
+
 /// An IPv4 or IPv6 address as 16 bytes in network order; IPv4 is v4-mapped (`::ffff:a.b.c.d`).
 pub type AddressBytes = [u8; 16];
 

@@ -1,0 +1,116 @@
+//! What inspection (door C) and parking (door B) share: whose a connection is, what is held back, what is looked for.
+//!
+//! Maps: `HOLDS` [`Tuple`] → [`Held`], `FLOWS` [`Tuple`] → [`Flow`], `NEEDLES` [`Needle`] → `u32`,
+//! `INSPECTED_PORTS` port → `u32`, ring buffer `HELD_SEGMENTS` of [`HeldSegment`].
+
+use crate::AddressBytes;
+
+/// A client's connection to the app. Ports in host order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple {
+    pub client: AddressBytes,
+    pub app: AddressBytes,
+    pub client_port: u16,
+    pub app_port: u16,
+}
+
+/// A connection that is not the app's any more, or not for long.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// [`Flow::MOVING`] or [`Flow::PARKED`].
+    pub state: u32,
+    /// The local port of the agent's socket. Host order.
+    pub agent_port: u16,
+    /// Always zero.
+    pub padding: u16,
+}
+
+impl Flow {
+    /// All its segments are dropped, in both directions.
+    pub const MOVING: u32 = 1;
+    /// The client talks to the agent's socket.
+    pub const PARKED: u32 = 2;
+}
+
+/// A segment is held back since then.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+}
+
+/// A name to look for in request heads to a port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Needle {
+    /// Host order.
+    pub port: u16,
+    /// [`Needle::HEADER`], [`Needle::LIST`] or [`Needle::MEMBER`].
+    pub kind: u16,
+    /// [`fnv1a_32`] of the name.
+    pub hash: u32,
+}
+
+impl Needle {
+    /// The name of a header, in lower case, that makes a head interesting by itself.
+    pub const HEADER: u16 = 0;
+    /// The name of a header, in lower case, whose members are to be looked at.
+    pub const LIST: u16 = 1;
+    /// The key of a member, as it is, that makes a head interesting in any such list.
+    pub const MEMBER: u16 = 2;
+}
+
+/// Bytes of a payload that the record of a held segment has room for; the client sends the rest again.
+pub const HELD_PAYLOAD: usize = 16 * 1024;
+
+/// A segment that was held back. The record in the ring buffer may end behind the part of `payload` that is used.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct HeldSegment {
+    pub tuple: Tuple,
+    /// Of the first byte of the payload.
+    pub seq: u32,
+    pub ack: u32,
+    /// As it stands in the header, not scaled.
+    pub window: u16,
+    /// The flags byte of the TCP header.
+    pub flags: u8,
+    /// The packet is an IPv6 packet.
+    pub is_v6: u8,
+    /// Bytes of `options` that are used.
+    pub options_len: u8,
+    /// Always zero.
+    pub padding: [u8; 3],
+    /// Bytes of `payload` that are used.
+    pub payload_len: u32,
+    pub options: [u8; 40],
+    pub payload: [u8; HELD_PAYLOAD],
+}
+
+/// FNV-1a (Fowler, Noll, Vo) with 32 bits.
+pub const fn fnv1a_32(bytes: &[u8]) -> u32 {
+    let mut hash = 0x811c_9dc5_u32;
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    hash
+}
+
+#[cfg(all(feature = "user", target_os = "linux"))]
+mod user {
+    use super::{Flow, Held, Needle, Tuple};
+
+    // SAFETY: `repr(C)`, only integers and arrays of integers, and no implicit padding: 16+16+2+2.
+    unsafe impl aya::Pod for Tuple {}
+    // SAFETY: as above: 4+2+2.
+    unsafe impl aya::Pod for Flow {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Held {}
+    // SAFETY: as above: 2+2+4.
+    unsafe impl aya::Pod for Needle {}
+}
