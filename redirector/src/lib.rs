@@ -17,6 +17,8 @@ pub mod http1;
 mod netlink;
 #[cfg(target_os = "linux")]
 mod netns_cookie;
+#[cfg(target_os = "linux")]
+pub mod park;
 pub mod protocol;
 #[cfg(target_os = "linux")]
 pub mod redirect_rules;

@@ -148,6 +148,20 @@ impl Socket {
         }
     }
 
+    /// Sends a request that has one answer.
+    ///
+    /// # Errors
+    /// The error that the kernel answers with; `InvalidData` for an answer that is [`Malformed`].
+    pub fn ask(&self, request: &Request) -> io::Result<Message> {
+        self.send(request.clone())?;
+        let message = self.receive()?.into_iter().next();
+        let message = message.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, Malformed))?;
+        if i32::from(message.kind) == libc::NLMSG_ERROR {
+            acknowledgement(&message)?;
+        }
+        Ok(message)
+    }
+
     /// `None` when the dump was interrupted by a change.
     fn dump_once(&self, request: &Request) -> io::Result<Option<Vec<Message>>> {
         self.send(request.clone())?;
