@@ -27,6 +27,21 @@ pub enum WhenAway {
     Error,
 }
 
+/// How requests are got at.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Datapath {
+    /// New connections pass through the agent; those that existed before stay with the app.
+    #[default]
+    Proxy,
+    /// Connections stay with the app, new ones and old ones; one changes to the agent when a request on it may match.
+    Inspect,
+    /// New connections as with `proxy`, those that existed before as with `inspect`, where that is possible.
+    Auto,
+}
+
 /// Why a connection, or what was left of it, is passed on to the app as raw bytes, its requests unseen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -57,6 +72,8 @@ pub struct CreateIntercept {
     pub matcher: Matcher,
     #[serde(default)]
     pub when_away: WhenAway,
+    #[serde(default)]
+    pub datapath: Datapath,
     /// Who asks, for people: `user@host`.
     pub owner: String,
     /// Names the process that asks, at random.
@@ -79,6 +96,12 @@ pub struct InterceptInfo {
     pub port: u16,
     pub matcher: Matcher,
     pub when_away: WhenAway,
+    /// What it has, which may be less than what `auto` hoped for.
+    #[serde(default)]
+    pub datapath: Datapath,
+    /// Why.
+    #[serde(default)]
+    pub datapath_reason: String,
     pub owner: String,
     /// The name of the join token it was made with.
     pub token: String,
@@ -116,6 +139,18 @@ pub struct PortCounts {
     pub live: u64,
     /// Connections of which a part was passed on without being understood.
     pub raw: u64,
+    /// Connections that changed from the app to the agent.
+    #[serde(default)]
+    pub parked: u64,
+    /// Of these, for a request that did not match after all.
+    #[serde(default)]
+    pub falsely_parked: u64,
+    /// Of these, ended by the agent because they were idle.
+    #[serde(default)]
+    pub retired: u64,
+    /// Connections that were to change, and stayed with the app because something was in doubt.
+    #[serde(default)]
+    pub given_back: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

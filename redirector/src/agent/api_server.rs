@@ -81,6 +81,7 @@ impl From<RegistryError> for ApiError {
             RegistryError::NameTaken { .. } | RegistryError::Clash { .. } => StatusCode::CONFLICT,
             RegistryError::Removed(_) => StatusCode::GONE,
             RegistryError::BadName(_) => StatusCode::BAD_REQUEST,
+            RegistryError::CannotInspect(_) => StatusCode::UNPROCESSABLE_ENTITY,
             RegistryError::Lookup(_) | RegistryError::Host(_) | RegistryError::Port(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

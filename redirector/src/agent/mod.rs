@@ -3,7 +3,9 @@
 mod api_server;
 mod caller;
 mod leftovers;
+mod parking;
 mod registry;
+mod steering;
 mod target_host;
 mod warden;
 mod worker;

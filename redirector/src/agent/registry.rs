@@ -2,6 +2,7 @@
 
 use super::{
     caller::Caller,
+    steering::{Choice, Steering},
     target_host::{HostError, HostOptions, TargetHost},
     warden::PortError,
 };
@@ -56,6 +57,8 @@ pub enum RegistryError {
     Unknown(String),
     #[error("intercept \"{0}\" was removed")]
     Removed(String),
+    #[error("--datapath inspect is impossible here: {0}; use --datapath auto or proxy, or match a header")]
+    CannotInspect(String),
     #[error("the agent is stopping")]
     Stopping,
     #[error("the agent has {0} intercepts already, its limit")]
@@ -108,6 +111,7 @@ struct Entry {
     token_id: Option<TokenId>,
     created: String,
     netns: NetnsId,
+    choice: Choice,
     intercept: Arc<Intercept>,
     /// The number of its tunnel: the end of an old one says nothing about the one that replaced it.
     tunnel_number: u64,
@@ -130,6 +134,8 @@ impl Entry {
             port: self.request.port,
             matcher: self.request.matcher.clone(),
             when_away: self.request.when_away,
+            datapath: self.choice.datapath,
+            datapath_reason: self.choice.reason.clone(),
             owner: self.request.owner.clone(),
             token: self.token.clone(),
             to: self.request.to.clone(),
@@ -199,6 +205,13 @@ impl Registry {
         }
 
         let (host, routes) = self.port(&mut state, &resolved, request.port).await?;
+        let choice = match Choice::new(request.datapath, &request.matcher, host.inspection()) {
+            Ok(choice) => choice,
+            Err(reason) => {
+                Self::drop_port_if_unused(&mut state, netns, request.port).await;
+                return Err(RegistryError::CannotInspect(reason));
+            }
+        };
         let warnings = match &routes {
             PortRoutes::Open(_) => Vec::new(),
             PortRoutes::New(routes) => {
@@ -222,10 +235,16 @@ impl Registry {
             intercept,
             tunnel_number: 0,
             away_since: Some(Instant::now()),
+            choice,
             request,
         };
-        let created = Created { intercept: entry.info(), warnings };
+        let (created, name) = (Created { intercept: entry.info(), warnings }, entry.name.clone());
+        let port = entry.request.port;
         state.entries.push(entry);
+        if let Err(error) = host.steer(port, Self::steering(&state, netns, port)).await {
+            Self::take_out(&mut state, &name).await;
+            return Err(error.into());
+        }
         Ok(created)
     }
 
@@ -411,6 +430,11 @@ impl Registry {
         Ok(())
     }
 
+    fn steering(state: &State, netns: NetnsId, port: u16) -> Steering {
+        let entries = state.entries.iter().filter(|e| e.netns == netns && e.request.port == port);
+        Steering::of(entries.map(|entry| (entry.choice.datapath, &entry.request.matcher)))
+    }
+
     /// A developer who was cut off comes back as another process: what is in its way and its own makes room.
     async fn take_out_own_strays(
         state: &mut State,
@@ -453,6 +477,12 @@ impl Registry {
 
     async fn drop_port_if_unused(state: &mut State, netns: NetnsId, port: u16) {
         if state.entries.iter().any(|entry| entry.netns == netns && entry.request.port == port) {
+            let steering = Self::steering(state, netns, port);
+            if let Some(host) = state.hosts.get(&netns)
+                && let Err(error) = host.host.steer(port, steering).await
+            {
+                tracing::warn!(%error, port, "a port keeps what an intercept needed that has ended");
+            }
             return;
         }
         let Some(host) = state.hosts.get_mut(&netns) else { return };

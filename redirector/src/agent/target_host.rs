@@ -1,6 +1,7 @@
 //! One intercepted target: its threads, and the way to talk to them.
 
 use super::{
+    steering::Steering,
     warden::{PortError, Warden, WardenCommand},
     worker::{self, Pulse},
 };
@@ -58,6 +59,8 @@ pub struct TargetHost {
     drain: watch::Receiver<bool>,
     warden: mpsc::UnboundedSender<WardenCommand>,
     gone: watch::Receiver<Option<String>>,
+    /// Why connections that the app has can't be inspected, if they can't.
+    inspection: Result<(), String>,
 }
 
 impl TargetHost {
@@ -83,12 +86,12 @@ impl TargetHost {
         let mut start_warden = Some({
             let (target, presence) = (resolved.target.clone(), Presence::of(resolved));
             let (attach, log_packets) = (options.attach, options.log_packets);
-            let peer_names = options.peer_names.clone();
+            let (peer_names, drain) = (options.peer_names.clone(), options.drain.clone());
             move || {
                 let opened = UpstreamConnector::new(peer_names);
-                match Warden::open(target, presence, workers, gone_sender, attach, log_packets) {
+                match Warden::open(target, presence, workers, gone_sender, drain, attach, log_packets) {
                     Ok(warden) => {
-                        let _ = ready_sender.send(Ok(Arc::new(opened)));
+                        let _ = ready_sender.send(Ok((Arc::new(opened), warden.inspection())));
                         spawn_local(warden.run(warden_commands));
                     }
                     Err(error) => drop(ready_sender.send(Err(error))),
@@ -109,12 +112,18 @@ impl TargetHost {
             .await?;
             handles.push(handle);
         }
-        let upstream = ready.await.map_err(|_| HostError::Died)??;
-        let host = Self { upstream, drain: options.drain.clone(), warden, gone };
+        let (upstream, inspection) = ready.await.map_err(|_| HostError::Died)??;
+        let host = Self { upstream, drain: options.drain.clone(), warden, gone, inspection };
         Ok((host, handles))
     }
 
-    /// Takes new connections to `port` from now on; answers with what may keep that from working.
+    /// Why connections that the app has can't be inspected, if they can't.
+    pub fn inspection(&self) -> Result<(), &str> {
+        self.inspection.as_ref().copied().map_err(String::as_str)
+    }
+
+    /// Gets ready for `port`, of which nothing is taken before [`Self::steer`]; answers with what may keep that from
+    /// working.
     pub async fn open_port(&self, port: u16, routes: Arc<Routes>) -> Result<Vec<String>, PortError> {
         let context = PortContext {
             routes,
@@ -125,7 +134,12 @@ impl TargetHost {
         self.ask(|reply| WardenCommand::OpenPort { port, context, reply }).await.ok_or(PortError::Gone)?
     }
 
-    /// New connections to `port` go to the app from now on.
+    /// From now on, this is what happens to connections to `port`.
+    pub async fn steer(&self, port: u16, steering: Steering) -> Result<(), PortError> {
+        self.ask(|reply| WardenCommand::Steer { port, steering, reply }).await.ok_or(PortError::Gone)?
+    }
+
+    /// Connections to `port` are the app's from now on; parked ones end when they are idle.
     pub async fn close_port(&self, port: u16) {
         self.ask(|reply| WardenCommand::ClosePort { port, reply }).await;
     }

@@ -1,11 +1,16 @@
 //! The one owner of everything that is attached to a target: it lives on a thread inside the target's network
 //! namespace, and nothing it made is left when it ends.
 
-use super::worker::{Pulse, WorkerCommand};
+use super::{
+    parking::Parking,
+    steering::Steering,
+    worker::{Pulse, WorkerCommand},
+};
 use crate::{
     api::TargetStatus,
     datapath::{AttachKind, Door, DoorError, PortListeners},
     engine::PortContext,
+    park::Mover,
     redirect_rules::{Certainty, RedirectFinding, redirect_of},
     target::{Target, listening::ListeningSockets, presence::Presence},
 };
@@ -15,12 +20,12 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 /// As large as the kernel allows, which cuts it to `net.core.somaxconn`.
@@ -31,6 +36,12 @@ const HUNG: Duration = Duration::from_millis(300);
 
 /// The namespace's interfaces and addresses, and whether it is still there, are looked at this often.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
+
+/// How long whoever ends a target waits for its parked connections.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long parked connections have, once the agent ends.
+const PARKED_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why a port cannot be intercepted.
 #[derive(Debug, Error)]
@@ -50,6 +61,12 @@ pub enum WardenCommand {
         port: u16,
         context: PortContext,
         reply: oneshot::Sender<Result<Vec<String>, PortError>>,
+    },
+    /// What is to happen to connections to an open port.
+    Steer {
+        port: u16,
+        steering: Steering,
+        reply: oneshot::Sender<Result<(), PortError>>,
     },
     ClosePort {
         port: u16,
@@ -71,7 +88,10 @@ pub struct Warden {
     pub workers: Vec<(mpsc::UnboundedSender<WorkerCommand>, Arc<Pulse>)>,
     /// Set, with the reason, when the target is no longer there.
     pub gone: watch::Sender<Option<String>>,
+    drain: watch::Receiver<bool>,
     door: Door,
+    /// Why not, where connections can't be parked.
+    parking: Result<Parking, String>,
     ports: BTreeMap<u16, PortContext>,
 }
 
@@ -82,11 +102,21 @@ impl Warden {
         presence: Presence,
         workers: Vec<(mpsc::UnboundedSender<WorkerCommand>, Arc<Pulse>)>,
         gone: watch::Sender<Option<String>>,
+        drain: watch::Receiver<bool>,
         attach: AttachKind,
         log_packets: bool,
     ) -> Result<Self, DoorError> {
-        let door = Door::open(attach, log_packets)?;
-        Ok(Self { target, presence, workers, gone, door, ports: BTreeMap::new() })
+        let mut door = Door::open(attach, log_packets)?;
+        let parking = open_parking(&mut door, &workers);
+        if let Err(reason) = &parking {
+            tracing::info!(%target, reason, "connections that exist already can't be intercepted");
+        }
+        Ok(Self { target, presence, workers, gone, drain, door, parking, ports: BTreeMap::new() })
+    }
+
+    /// Why connections that the app has can't be inspected, if they can't.
+    pub fn inspection(&self) -> Result<(), String> {
+        self.parking.as_ref().map(drop).map_err(Clone::clone)
     }
 
     /// Runs until `commands` is closed or the target is gone. Everything is detached when it returns.
@@ -115,6 +145,11 @@ impl Warden {
                 },
             }
         }
+        for port in self.ports.keys() {
+            if let Err(error) = self.door.close_port(*port) {
+                tracing::warn!(%error, port, "cannot close a port");
+            }
+        }
         // The namespace lives as long as threads and sockets are in it: those of a target that is gone must go.
         let gone = self.gone.borrow().is_some();
         for port in self.ports.keys() {
@@ -123,6 +158,9 @@ impl Warden {
                     if gone { WorkerCommand::Cut } else { WorkerCommand::Close { port: *port } }
                 },
             );
+        }
+        if !gone {
+            self.wait_for_parked(&mut ended).await;
         }
         drop(self);
         if let Some(reply) = ended {
@@ -137,7 +175,13 @@ impl Warden {
             WardenCommand::OpenPort { port, context, reply } => {
                 let _ = reply.send(self.open_port(port, context));
             }
+            WardenCommand::Steer { port, steering, reply } => {
+                let _ = reply.send(self.steer(port, &steering));
+            }
             WardenCommand::ClosePort { port, reply } => {
+                if let Ok(parking) = &self.parking {
+                    parking.close_port(port);
+                }
                 if let Err(error) = self.door.close_port(port) {
                     tracing::warn!(%error, port, "cannot close a port");
                 }
@@ -172,8 +216,46 @@ impl Warden {
             self.tell_workers(|| WorkerCommand::Close { port });
             return Err(error.into());
         }
+        if let Ok(parking) = &self.parking
+            && let Err(error) = parking.open_port(port, &context)
+        {
+            tracing::warn!(%error, port, "connections to this port can't be parked");
+        }
         self.ports.insert(port, context);
         Ok(warnings(port))
+    }
+
+    fn steer(&mut self, port: u16, steering: &Steering) -> Result<(), PortError> {
+        self.door.watch(port, &steering.needles)?;
+        self.door.assign(port, steering.assign)?;
+        Ok(())
+    }
+
+    /// Parked connections need the programs until they have ended. They end when they are idle; whoever ended the target
+    /// does not wait for that longer than [`PATIENCE`].
+    async fn wait_for_parked(&mut self, ended: &mut Option<oneshot::Sender<()>>) {
+        const PAUSE: Duration = Duration::from_millis(20);
+        if let Ok(parking) = &self.parking {
+            parking.close();
+        }
+        let started = Instant::now();
+        let mut draining = None;
+        while self.parking.as_ref().is_ok_and(|parking| !parking.is_quiet()) {
+            sleep(PAUSE).await;
+            self.beat();
+            if started.elapsed() > PATIENCE
+                && let Some(reply) = ended.take()
+            {
+                let _ = reply.send(());
+            }
+            if *self.drain.borrow() && draining.get_or_insert_with(Instant::now).elapsed() > PARKED_DEADLINE {
+                tracing::info!(target = %self.target, "parked connections cut at the end of the drain");
+                return;
+            }
+            if self.presence.check().is_err() {
+                return;
+            }
+        }
     }
 
     fn tell_workers(&self, command: impl Fn() -> WorkerCommand) {
@@ -196,6 +278,9 @@ impl Warden {
         if let Err(error) = self.door.refresh() {
             tracing::warn!(target = %self.target, %error, "cannot follow the target's interfaces");
         }
+        if let Ok(parking) = &self.parking {
+            parking.sweep();
+        }
         Ok(())
     }
 
@@ -211,6 +296,19 @@ impl Warden {
             ports: self.ports.iter().map(|(port, context)| (*port, context.stats.read())).collect(),
         }
     }
+}
+
+/// Gets ready to park connections, or says why that is impossible.
+fn open_parking(
+    door: &mut Door,
+    workers: &[(mpsc::UnboundedSender<WorkerCommand>, Arc<Pulse>)],
+) -> Result<Parking, String> {
+    door.inspection()?;
+    let (ring, flows) = door.take_held().map_err(|error| error.to_string())?;
+    let mover =
+        Mover::open(flows).map_err(|error| format!("CAP_NET_RAW and sock_diag are needed: {error}"))?;
+    let workers = workers.iter().map(|(worker, _)| worker.clone()).collect();
+    Parking::start(mover, ring, workers).map_err(|error| error.to_string())
 }
 
 /// A listening socket of the agent in the namespace of the calling thread.

@@ -1,7 +1,8 @@
 //! The threads that serve one target's connections. Each is inside the target's network namespace for good, and
 //! runs a scheduler of its own: a connection stays on the thread that accepted it.
 
-use crate::engine::{self, ClientAddr, OriginalDst, PortContext};
+use super::parking::ParkingJob;
+use crate::engine::{self, Arrival, ClientAddr, OriginalDst, PortContext};
 use std::{
     cell::Cell,
     collections::HashMap,
@@ -41,6 +42,8 @@ pub enum WorkerCommand {
     Close {
         port: u16,
     },
+    /// Move a connection of the app's here, and serve it.
+    Park(Box<ParkingJob>),
     /// Drop all connections and end.
     Cut,
 }
@@ -94,6 +97,13 @@ pub async fn run(
     while let Some(command) = commands.recv().await {
         match command {
             WorkerCommand::Cut => return,
+            WorkerCommand::Park(job) => {
+                let open = connections.open();
+                spawn_local(async move {
+                    job.run().await;
+                    drop(open);
+                });
+            }
             WorkerCommand::Listen { port, listeners, context } => {
                 let loops = listeners
                     .into_iter()
@@ -158,7 +168,7 @@ async fn accept(
                 let (client_addr, original_dst) = (ClientAddr(client_addr), OriginalDst(original_dst));
                 let (context, open) = (Rc::clone(&context), connections.open());
                 spawn_local(async move {
-                    engine::serve(client, client_addr, original_dst, &context).await;
+                    engine::serve(client, client_addr, original_dst, Arrival::Accepted, &context).await;
                     drop(open);
                 });
             }

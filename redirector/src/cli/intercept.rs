@@ -5,7 +5,7 @@ use super::{
     output::{block_on, path_segment},
 };
 use crate::{
-    api::{CreateIntercept, Created, InterceptInfo, WhenAway},
+    api::{CreateIntercept, Created, Datapath, InterceptInfo, WhenAway},
     client::{AgentAddress, CallError},
     context::{Condition, HeaderCondition, InterceptKey, Matcher},
     target::Target,
@@ -67,6 +67,10 @@ pub struct InterceptCommand {
     #[arg(long, value_enum, default_value_t)]
     when_away: WhenAway,
 
+    /// How requests are got at
+    #[arg(long, value_enum, default_value_t)]
+    datapath: Datapath,
+
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -80,6 +84,7 @@ impl InterceptCommand {
             port: self.port,
             matcher: matcher(self.headers, self.all)?,
             when_away: self.when_away,
+            datapath: self.datapath,
             owner: owner(),
             instance: InterceptKey::random()?.to_string(),
             to: self.to,
@@ -131,7 +136,7 @@ impl Session {
         pin!(stopped);
         let created: Created = self.agent.post("/v1/intercepts", &self.request).await?;
         self.request.name = Some(created.intercept.name.clone());
-        introduce(&created);
+        introduce(&created, self.request.datapath);
         tokio::select! {
             error = self.stay() => {
                 eprintln!("redirector: {error:#}");
@@ -231,12 +236,15 @@ fn may_come_back(error: &CallError) -> bool {
     error.is_passing() || matches!(error, CallError::Refused { status: StatusCode::NOT_FOUND, .. })
 }
 
-fn introduce(created: &Created) {
+fn introduce(created: &Created, asked: Datapath) {
     let intercept = &created.intercept;
     for warning in &created.warnings {
         eprintln!("warning: {warning}");
     }
     println!("intercept \"{}\"", intercept.name);
+    if created.intercept.datapath != asked {
+        eprintln!("note: datapath {:?}: {}", intercept.datapath, intercept.datapath_reason);
+    }
     if let Some(header) = curl_header(&intercept.matcher) {
         println!("  try: curl {header} http://ADDRESS:{}/", intercept.port);
     }

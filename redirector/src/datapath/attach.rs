@@ -14,6 +14,9 @@ use std::io;
 /// The name of the ingress program, which the kernel shows for its filters too.
 pub const PROGRAM: &str = "redirector_ingress";
 
+/// The program on the way out, which only TCX links attach.
+pub const EGRESS_PROGRAM: &str = "redirector_egress";
+
 /// Our filters carry one of two handles, so that whoever sweeps after a crash knows whose the qdisc is.
 const QDISC_WAS_THERE: u16 = 1;
 const QDISC_IS_OURS: u16 = 2;
@@ -37,6 +40,7 @@ pub struct Attachment {
     /// `Tcx` or `Clsact`, never `Auto`.
     pub kind: AttachKind,
     link: Option<SchedClassifierLink>,
+    egress: Option<SchedClassifierLink>,
     owns_qdisc: bool,
 }
 
@@ -65,7 +69,21 @@ impl Attachment {
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
         let id = program.attach_with_options(&interface.name, TcAttachType::Ingress, options)?;
         let link = program.take_link(id)?;
-        Ok(Self { interface: interface.clone(), kind: AttachKind::Tcx, link: Some(link), owns_qdisc: false })
+        Ok(Self {
+            interface: interface.clone(),
+            kind: AttachKind::Tcx,
+            link: Some(link),
+            egress: None,
+            owns_qdisc: false,
+        })
+    }
+
+    /// Attaches `program` to the same interface's way out. Kernels that have no TCX have no such program.
+    pub fn attach_egress(&mut self, program: &mut SchedClassifier) -> Result<(), ProgramError> {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let id = program.attach_with_options(&self.interface.name, TcAttachType::Egress, options)?;
+        self.egress = Some(program.take_link(id)?);
+        Ok(())
     }
 
     fn attach_clsact(program: &mut SchedClassifier, interface: &Interface) -> Result<Self, ProgramError> {
@@ -75,13 +93,20 @@ impl Attachment {
             TcAttachOptions::Netlink(NlOptions { handle: TcHandle::new(0, minor), ..NlOptions::default() });
         let id = program.attach_with_options(&interface.name, TcAttachType::Ingress, options)?;
         let link = program.take_link(id)?;
-        Ok(Self { interface: interface.clone(), kind: AttachKind::Clsact, link: Some(link), owns_qdisc })
+        Ok(Self {
+            interface: interface.clone(),
+            kind: AttachKind::Clsact,
+            link: Some(link),
+            egress: None,
+            owns_qdisc,
+        })
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
         drop(self.link.take());
+        drop(self.egress.take());
         if self.owns_qdisc
             && let Err(error) = remove_qdisc_if_unused(self.interface.index)
         {

@@ -1,14 +1,16 @@
-//! Door A of one target: the ingress program on its interfaces, and the maps that steer it.
+//! Everything that is attached for one target: the programs on its interfaces, and the maps that steer them.
 
 use super::{
-    attach::{AttachKind, Attachment, PROGRAM},
-    interfaces::{local_addresses, outside_interfaces},
+    attach::{AttachKind, Attachment, EGRESS_PROGRAM, PROGRAM},
+    inspection::Inspection,
+    interfaces::{Interface, local_addresses, outside_interfaces},
     object,
     peername::address_bytes,
 };
+use crate::{context::Needle, park::Flows};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SockMap},
     programs::{ProgramError, SchedClassifier},
 };
 use aya_log::EbpfLogger;
@@ -20,6 +22,7 @@ use std::{
     marker::PhantomData,
     net::{IpAddr, TcpListener},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 use thiserror::Error;
@@ -43,6 +46,8 @@ pub enum DoorError {
     Missing(&'static str),
     #[error("256 ports of this target are intercepted already: remove an intercept first")]
     TooManyPorts,
+    #[error("connections can't be inspected: {0}")]
+    NoInspection(String),
 }
 
 /// The agent's listening sockets for one port. Their own address does not matter: connections are assigned.
@@ -66,6 +71,8 @@ pub struct Door {
     counters: PerCpuArray<MapData, u64>,
     slots: BTreeMap<u16, u32>,
     known_addresses: BTreeSet<IpAddr>,
+    /// Why not, where connections that the app has can't be inspected.
+    inspection: Result<Inspection, String>,
     /// Moves the program's log records into `tracing`; only when packets are logged.
     flush_log: Option<Box<dyn FnMut()>>,
     object: Ebpf,
@@ -94,6 +101,7 @@ impl Door {
             counters: PerCpuArray::try_from(take(&mut object, "COUNTERS")?)?,
             slots: BTreeMap::new(),
             known_addresses: BTreeSet::new(),
+            inspection: Err("not tried".to_owned()),
             flush_log,
             object,
             bound_to_thread: PhantomData,
@@ -104,10 +112,48 @@ impl Door {
         if door.attachments.is_empty() {
             return Err(DoorError::NoInterface);
         }
+        door.inspection = door.open_inspection();
         Ok(door)
     }
 
-    /// From now on new connections to `port` go to `listeners`.
+    /// Loads and attaches what inspection needs beyond door A.
+    fn open_inspection(&mut self) -> Result<Inspection, String> {
+        if self.attachments.iter().any(|attachment| attachment.kind != AttachKind::Tcx) {
+            return Err("it needs TCX links (kernel 6.6)".to_owned());
+        }
+        let in_words = |error: DoorError| error.to_string();
+        let egress = egress(&mut self.object).map_err(in_words)?;
+        egress.load().map_err(|error| format!("this kernel does not take the egress program: {error}"))?;
+        for attachment in &mut self.attachments {
+            attachment
+                .attach_egress(egress)
+                .map_err(|error| format!("cannot attach to {}: {error}", attachment.interface.name))?;
+        }
+        Inspection::new(&mut self.object).map_err(in_words)
+    }
+
+    /// Why connections that the app has can't be inspected, if they can't.
+    pub fn inspection(&self) -> Result<(), &str> {
+        self.inspection.as_ref().map(drop).map_err(String::as_str)
+    }
+
+    /// What is held back, and the maps to claim it with. Gives them once.
+    pub fn take_held(&mut self) -> Result<(RingBuf<MapData>, Arc<Flows>), DoorError> {
+        self.inspection().map_err(|reason| DoorError::NoInspection(reason.to_owned()))?;
+        Ok((RingBuf::try_from(take(&mut self.object, "HELD_SEGMENTS")?)?, Flows::new(&mut self.object)?))
+    }
+
+    /// From now on heads of requests to `port`, on connections that the app has, are searched for these names; not
+    /// at all without any.
+    pub fn watch(&mut self, port: u16, names: &BTreeSet<Needle>) -> Result<(), DoorError> {
+        match &mut self.inspection {
+            Ok(inspection) => Ok(inspection.watch(port, names)?),
+            Err(_) if names.is_empty() => Ok(()),
+            Err(reason) => Err(DoorError::NoInspection(reason.clone())),
+        }
+    }
+
+    /// New connections to `port` can go to `listeners`, once they are to: see [`Self::assign`].
     pub fn open_port(&mut self, port: u16, listeners: &PortListeners) -> Result<(), DoorError> {
         let slot = (0..256)
             .map(|n| n * 2)
@@ -117,15 +163,29 @@ impl Door {
         if let Some(v6) = &listeners.v6 {
             self.listeners.set(slot + 1, v6, 0)?;
         }
-        self.ports.insert(port, slot, 0)?;
         self.slots.insert(port, slot);
         Ok(())
     }
 
-    /// From now on new connections to `port` go to the app.
+    /// From now on new connections to `port` go to its listeners, or, if not `wanted`, to the app.
+    pub fn assign(&mut self, port: u16, wanted: bool) -> Result<(), DoorError> {
+        match self.slots.get(&port) {
+            Some(slot) if wanted => self.ports.insert(port, slot, 0)?,
+            _ => match self.ports.remove(&port) {
+                Err(MapError::SyscallError(error)) if error.io_error.kind() != io::ErrorKind::NotFound => {
+                    return Err(MapError::SyscallError(error).into());
+                }
+                _ => {}
+            },
+        }
+        Ok(())
+    }
+
+    /// From now on new connections to `port` go to the app, and none is inspected.
     pub fn close_port(&mut self, port: u16) -> Result<(), DoorError> {
+        self.watch(port, &BTreeSet::new())?;
+        self.assign(port, false)?;
         if let Some(slot) = self.slots.remove(&port) {
-            self.ports.remove(&port)?;
             for slot in [slot, slot + 1] {
                 // The IPv6 slot may be empty, and a closed listener has emptied its own.
                 let _ = self.listeners.clear_index(&slot);
@@ -144,7 +204,7 @@ impl Door {
                 continue;
             }
             let kind = self.kind;
-            match Attachment::attach(self.program()?, &interface, kind) {
+            match self.attach(&interface, kind) {
                 Ok(attachment) => self.attachments.push(attachment),
                 // It may have vanished meanwhile, or be of a kind that takes no programs: the others matter more.
                 Err(source) => failed = Some(DoorError::Attach { interface: interface.name, source }),
@@ -193,11 +253,26 @@ impl Door {
         self.attachments.iter().map(|attachment| (attachment.interface.name.as_str(), attachment.kind))
     }
 
+    fn attach(&mut self, interface: &Interface, kind: AttachKind) -> Result<Attachment, ProgramError> {
+        let program = self.object.program_mut(PROGRAM).ok_or(ProgramError::NotLoaded)?;
+        let mut attachment = Attachment::attach(program.try_into()?, interface, kind)?;
+        if self.inspection.is_ok()
+            && let Some(egress) = self.object.program_mut(EGRESS_PROGRAM)
+        {
+            attachment.attach_egress(egress.try_into()?)?;
+        }
+        Ok(attachment)
+    }
+
     fn program(&mut self) -> Result<&mut SchedClassifier, DoorError> {
         Ok(self.object.program_mut(PROGRAM).ok_or(DoorError::Missing(PROGRAM))?.try_into()?)
     }
 }
 
-fn take(object: &mut Ebpf, map: &'static str) -> Result<Map, DoorError> {
+fn egress(object: &mut Ebpf) -> Result<&mut SchedClassifier, DoorError> {
+    Ok(object.program_mut(EGRESS_PROGRAM).ok_or(DoorError::Missing(EGRESS_PROGRAM))?.try_into()?)
+}
+
+pub(super) fn take(object: &mut Ebpf, map: &'static str) -> Result<Map, DoorError> {
     object.take_map(map).ok_or(DoorError::Missing(map))
 }

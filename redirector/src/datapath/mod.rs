@@ -5,6 +5,7 @@
 
 mod attach;
 mod door;
+mod inspection;
 mod interfaces;
 mod object;
 mod peername;

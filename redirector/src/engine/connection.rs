@@ -22,7 +22,7 @@ use crate::{
 };
 use bytes::BytesMut;
 use std::{
-    io,
+    io, mem,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -41,6 +41,15 @@ pub struct PortContext {
     pub drain: watch::Receiver<bool>,
 }
 
+/// How a client's connection came to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is new. Its app may be one that speaks first.
+    Accepted,
+    /// It was the app's, which answered requests on it. The first request is there to be read.
+    Parked,
+}
+
 /// A client's connection, and how far the client's bytes are understood.
 pub(super) struct Connection<'a> {
     pub client: &'a Socket,
@@ -54,6 +63,7 @@ pub(super) struct Connection<'a> {
     pub speaks_http: bool,
     /// The app has had a request over the connection to it.
     pub app_used: bool,
+    pub arrival: Arrival,
 }
 
 /// How a phase leaves the connection.
@@ -77,11 +87,12 @@ pub async fn serve(
     client: TcpStream,
     client_addr: ClientAddr,
     original_dst: OriginalDst,
+    arrival: Arrival,
     context: &PortContext,
 ) {
     let _open = Open::count(&context.stats);
     let client = Socket::from(client);
-    match run(&client, client_addr, original_dst, context).await {
+    match run(&client, client_addr, original_dst, arrival, context).await {
         Ok(None) => {}
         Ok(Some(Handover { reason, app, buf })) => {
             context.stats.uncovered.bump(reason.into());
@@ -108,11 +119,15 @@ async fn run(
     client: &Socket,
     client_addr: ClientAddr,
     original_dst: OriginalDst,
+    arrival: Arrival,
     context: &PortContext,
 ) -> io::Result<Option<Handover>> {
     let connect = || context.upstream.connect(original_dst, client_addr);
-    // At once, whoever speaks first: a server that greets must not wait for us to have seen a request.
-    let mut app = Some(connect().await?);
+    let mut app = match arrival {
+        // At once, whoever speaks first: a server that greets must not wait for us to have seen a request.
+        Arrival::Accepted => Some(connect().await?),
+        Arrival::Parked => None,
+    };
     let mut connection = Connection {
         client,
         client_addr,
@@ -122,7 +137,10 @@ async fn run(
         framer: RequestFramer::new(),
         speaks_http: false,
         app_used: false,
+        arrival,
     };
+    // The program that parked it compares names only.
+    let mut undecided = arrival == Arrival::Parked;
     let mut first = None;
     let mut after_developer = false;
     loop {
@@ -131,20 +149,26 @@ async fn run(
                 let end = live::run(&mut connection, &app.socket, first.take(), after_developer).await;
                 end.inspect_err(|_| app.socket.reset_on_close())?
             }
-            None => match waiting::run(&mut connection).await? {
-                Waited::Developer(request) => LiveEnd::Developer(request),
-                Waited::Live(head) => {
-                    first = Some(head);
-                    app = Some(connect().await?);
-                    continue;
+            None => {
+                let waited = waiting::run(&mut connection).await?;
+                if mem::take(&mut undecided) && !matches!(waited, Waited::Developer(_)) {
+                    bump(&context.stats.parking.falsely);
                 }
-                Waited::NotUnderstood(uncovered) => {
-                    app = Some(connect().await?);
-                    let from_app = Direction::default();
-                    LiveEnd::Next(Next::Splice { from_app, client_ended: false, uncovered })
+                match waited {
+                    Waited::Developer(request) => LiveEnd::Developer(request),
+                    Waited::Live(head) => {
+                        first = Some(head);
+                        app = Some(connect().await?);
+                        continue;
+                    }
+                    Waited::NotUnderstood(uncovered) => {
+                        app = Some(connect().await?);
+                        let from_app = Direction::default();
+                        LiveEnd::Next(Next::Splice { from_app, client_ended: false, uncovered })
+                    }
+                    Waited::Over => LiveEnd::Next(Next::Close),
                 }
-                Waited::Over => LiveEnd::Next(Next::Close),
-            },
+            }
         };
         let next = match end {
             LiveEnd::Next(next) => next,

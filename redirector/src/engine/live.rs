@@ -6,7 +6,7 @@
 //! yet written stays in the buffers of the caller, so either direction can be dropped at any await.
 
 use super::{
-    connection::{Connection, Next, PortContext},
+    connection::{Arrival, Connection, Next, PortContext},
     developer::DeveloperRequest,
     intercept::Intercept,
     socket::{Expect, Socket},
@@ -31,14 +31,18 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, watch},
-    time::timeout,
+    sync::Notify,
+    time::{sleep, timeout},
 };
 
 /// How long first bytes may look like the beginning of a request line without being one. A client of some
 /// other protocol that waits for an answer to such bytes waits this long; an HTTP client sends its request
 /// line in one piece. Only before the first request: a client that has made one speaks HTTP.
 pub(super) const UNDECIDED: Duration = Duration::from_millis(200);
+
+/// A parked connection whose last request was for the app is ended when it has been idle for this long, as servers do
+/// with idle connections: the client's next one is the app's own.
+const RETIRE: Duration = Duration::from_secs(15);
 
 /// Pipelined requests beyond this wait: the list must not be the client's to grow.
 const MAX_UNANSWERED: usize = 1024;
@@ -92,7 +96,7 @@ enum ResponsesEnd {
     Ended,
     /// The app has sent its last byte, and owed an answer or had said that it would close.
     Closed,
-    /// The agent drains, and the connection is idle.
+    /// The connection is idle, and the agent drains or has no use for it any more.
     Drained,
 }
 
@@ -115,16 +119,16 @@ pub(super) async fn run(
     first: Option<RequestHead>,
     after_developer: bool,
 ) -> io::Result<LiveEnd> {
-    let Connection { client, context, buf, framer, speaks_http, app_used, .. } = connection;
+    let Connection { client, context, buf, framer, speaks_http, app_used, arrival, .. } = connection;
+    let parked = *arrival == Arrival::Parked;
     // What was read and not yet written outlives the two directions below.
     let mut from_app = BytesMut::new();
     let shared =
         Shared { idle: Cell::new(buf.is_empty()), speaks_http: Cell::new(*speaks_http), ..Shared::default() };
-    let mut drain = context.drain.clone();
 
     let end = {
         let mut requests = pin!(requests(client, app, buf, framer, first, context, &shared));
-        let mut responses = pin!(responses(app, client, &mut from_app, &shared, &mut drain));
+        let mut responses = pin!(responses(app, client, &mut from_app, &shared, parked, context));
         tokio::select! {
             biased;
             end = &mut requests => match end? {
@@ -274,7 +278,8 @@ async fn responses(
     client: &Socket,
     buf: &mut BytesMut,
     shared: &Shared,
-    drain: &mut watch::Receiver<bool>,
+    parked: bool,
+    context: &PortContext,
 ) -> io::Result<ResponsesEnd> {
     let mut framer = ResponseFramer::new();
     // Bytes at the front of `buf` that are to go to the client.
@@ -284,6 +289,7 @@ async fn responses(
     // The end of the connection has been agreed on: the app's end of it is no mere idleness.
     let mut closing = false;
     // One for the whole phase: to begin waiting takes a lock that all connections share.
+    let mut drain = context.drain.clone();
     let mut drained = pin!(drain.wait_for(|drain| *drain));
     loop {
         let request = shared.unanswered.borrow().front().copied();
@@ -304,6 +310,10 @@ async fn responses(
                 () = shared.wake_responses.notified() => {}
                 read = app.read(buf, Expect::Head) => eof = read? == 0,
                 _ = &mut drained, if shared.idle.get() => return Ok(ResponsesEnd::Drained),
+                () = sleep(RETIRE), if parked && shared.idle.get() => {
+                    bump(&context.stats.parking.retired);
+                    return Ok(ResponsesEnd::Drained);
+                }
             }
             continue;
         };

@@ -31,8 +31,8 @@ mod upstream;
 mod waiting;
 
 pub use addresses::{ClientAddr, OriginalDst};
-pub use connection::{PortContext, serve};
+pub use connection::{Arrival, PortContext, serve};
 pub use intercept::Intercept;
 pub use routes::Routes;
-pub use stats::{InterceptStats, PortStats};
+pub use stats::{InterceptStats, PortStats, bump};
 pub use upstream::UpstreamConnector;

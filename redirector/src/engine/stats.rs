@@ -20,6 +20,20 @@ pub struct PortStats {
     pub live: ByProtocol,
     /// Connections (or what was left of them) spliced without being understood.
     pub uncovered: ByReason,
+    /// Connections that were the app's before they were ours.
+    pub parking: ParkingStats,
+}
+
+/// Counts of connections that changed, or were to change, from the app to the agent.
+#[derive(Debug, Default)]
+pub struct ParkingStats {
+    pub parked: AtomicU64,
+    /// Parked for a request that did not match after all.
+    pub falsely: AtomicU64,
+    /// Parked, and ended by us because they were idle.
+    pub retired: AtomicU64,
+    /// Stayed with the app, because something was in doubt.
+    pub given_back: AtomicU64,
 }
 
 /// One count for each protocol.
@@ -77,6 +91,10 @@ impl PortStats {
             requests: self.requests.total(),
             live: self.live.total(),
             raw: self.uncovered.total(),
+            parked: self.parking.parked.load(Relaxed),
+            falsely_parked: self.parking.falsely.load(Relaxed),
+            retired: self.parking.retired.load(Relaxed),
+            given_back: self.parking.given_back.load(Relaxed),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Between requests of a connection that only developers use: the app is not bothered until it is needed.
 
 use super::{
-    connection::Connection,
+    connection::{Arrival, Connection},
     developer::DeveloperRequest,
     live::{Decision, UNDECIDED, decide},
     socket::Expect,
+    stats::bump,
 };
 use crate::{
     api::Uncovered,
@@ -29,7 +30,7 @@ pub(super) enum Waited {
 }
 
 pub(super) async fn run(connection: &mut Connection<'_>) -> io::Result<Waited> {
-    let Connection { client, context, buf, framer, speaks_http, .. } = connection;
+    let Connection { client, context, buf, framer, speaks_http, arrival, .. } = connection;
     let mut drain = context.drain.clone();
     loop {
         let pending = match framer.next(buf, |request| decide(request, context)) {
@@ -54,7 +55,12 @@ pub(super) async fn run(connection: &mut Connection<'_>) -> io::Result<Waited> {
                 tokio::select! {
                     read = timeout(IDLE, read) => match read {
                         Ok(read) => read?,
-                        Err(_) => return Ok(Waited::Over),
+                        Err(_) => {
+                            if *arrival == Arrival::Parked {
+                                bump(&context.stats.parking.retired);
+                            }
+                            return Ok(Waited::Over);
+                        }
                     },
                     _ = drain.wait_for(|drain| *drain) => return Ok(Waited::Over),
                 }

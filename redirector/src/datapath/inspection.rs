@@ -1,0 +1,63 @@
+//! What the eBPF programs look for on connections that the app has.
+
+use super::door::{DoorError, take};
+use crate::context;
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, MapError},
+};
+use redirector_common::{Needle, fnv1a_32};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The maps of names, by port.
+pub struct Inspection {
+    ports: HashMap<MapData, u16, u32>,
+    needles: HashMap<MapData, Needle, u32>,
+    of_port: BTreeMap<u16, BTreeSet<Needle>>,
+}
+
+impl Inspection {
+    pub fn new(object: &mut Ebpf) -> Result<Self, DoorError> {
+        Ok(Self {
+            ports: HashMap::try_from(take(object, "INSPECTED_PORTS")?)?,
+            needles: HashMap::try_from(take(object, "NEEDLES")?)?,
+            of_port: BTreeMap::new(),
+        })
+    }
+
+    /// From now on heads of requests to `port` are searched for these names, and for no others; without any they are
+    /// not read.
+    pub fn watch(&mut self, port: u16, names: &BTreeSet<context::Needle>) -> Result<(), MapError> {
+        let wanted: BTreeSet<Needle> = names.iter().flat_map(|name| entries(port, name)).collect();
+        let known = self.of_port.remove(&port).unwrap_or_default();
+        // Until all names are there the port is not looked at, and it is not any more before the first of them goes.
+        for needle in wanted.difference(&known) {
+            self.needles.insert(needle, 1, 0)?;
+        }
+        if wanted.is_empty() {
+            if !known.is_empty() {
+                self.ports.remove(&port)?;
+            }
+        } else {
+            self.ports.insert(port, 1, 0)?;
+        }
+        for needle in known.difference(&wanted) {
+            self.needles.remove(needle)?;
+        }
+        if !wanted.is_empty() {
+            self.of_port.insert(port, wanted);
+        }
+        Ok(())
+    }
+}
+
+/// A header is looked for by itself, a member by the name of its list and by its key.
+fn entries(port: u16, name: &context::Needle) -> Vec<Needle> {
+    let needle = |kind, text: &str| Needle { port, kind, hash: fnv1a_32(text.as_bytes()) };
+    match name {
+        context::Needle::Header(name) => vec![needle(Needle::HEADER, name)],
+        context::Needle::Member { field, key } => {
+            vec![needle(Needle::LIST, field), needle(Needle::MEMBER, key)]
+        }
+    }
+}
