@@ -5,20 +5,22 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        BPF_F_CURRENT_NETNS, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple,
+        BPF_F_CURRENT_NETNS, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple,
         bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
     },
     helpers::{
         bpf_ktime_get_ns,
-        generated::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_release, bpf_skc_lookup_tcp},
+        generated::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_fullsock, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_sock},
     },
     macros::{classifier, map},
     maps::{Array, HashMap, PerCpuArray, SockMap},
     programs::TcContext,
 };
 use aya_log_ebpf::debug;
-use redirector_common::{AddressBytes, Counter, HEARTBEAT_DEADLINE_NS};
+use redirector_common::{AddressBytes, Counter, HEARTBEAT_DEADLINE_NS, Tuple};
 
+use crate::inspect;
+use crate::parking;
 use crate::packet::{self, Parsed, Segment, TCP_ACK, TCP_RST, TCP_SYN};
 
 /// Intercepted port (host order) → slot of its IPv4 listener in `LISTENERS`; the IPv6 one is in the next.
@@ -49,6 +51,20 @@ const TCP_LISTEN: u32 = 10;
 pub fn redirector_ingress(ctx: TcContext) -> i32 {
     match packet::parse(&ctx) {
         Parsed::Segment(segment) => {
+            let tuple = Tuple {
+                client: segment.source,
+                app: segment.destination,
+                client_port: u16::from_be_bytes(segment.source_port),
+                app_port: u16::from_be_bytes(segment.destination_port),
+            };
+            match parking::ingress(&ctx, &segment, &tuple) {
+                parking::Verdict::Pass => return TC_ACT_UNSPEC,
+                parking::Verdict::Drop => return TC_ACT_SHOT,
+                parking::Verdict::Next => {}
+            }
+            if inspect::hold(&ctx, &segment, &tuple) {
+                return TC_ACT_SHOT;
+            }
             if let Some(outcome) = offer(&ctx, &segment) {
                 count(outcome);
                 debug!(
@@ -104,6 +120,37 @@ enum AppSocket {
 
 /// What the kernel would deliver this segment to.
 fn app_socket(ctx: &TcContext, segment: &Segment) -> AppSocket {
+    match app_socket_state(ctx, segment) {
+        None => AppSocket::None,
+        Some(TCP_LISTEN) => AppSocket::Listener,
+        Some(_) => AppSocket::Connection,
+    }
+}
+
+/// Is there an established socket that would take `seq` next, and to which `ack` acknowledges all?
+pub fn idle_at(ctx: &TcContext, segment: &Segment, seq: u32, ack: u32) -> bool {
+    with_socket(ctx, segment, |socket| {
+        // SAFETY: the socket is referenced while this runs.
+        unsafe {
+            let full = bpf_sk_fullsock(socket);
+            if full.is_null() || (*full).state != 1 {
+                return false;
+            }
+            let tcp = bpf_tcp_sock(full);
+            !tcp.is_null() && (*tcp).rcv_nxt == seq && (*tcp).snd_nxt == ack
+        }
+    })
+    .unwrap_or(false)
+}
+
+/// Its state in `net/tcp_states.h`; `None`: there is none.
+pub fn app_socket_state(ctx: &TcContext, segment: &Segment) -> Option<u32> {
+    // SAFETY: the socket is referenced while this runs.
+    with_socket(ctx, segment, |socket| unsafe { (*socket).state })
+}
+
+#[inline(always)]
+fn with_socket<T>(ctx: &TcContext, segment: &Segment, look: impl FnOnce(*mut bpf_sock) -> T) -> Option<T> {
     let source_port = u16::from_ne_bytes(segment.source_port);
     let destination_port = u16::from_ne_bytes(segment.destination_port);
     // SAFETY: each tuple is initialised for the size that is given with it; the socket is released below on
@@ -127,11 +174,11 @@ fn app_socket(ctx: &TcContext, segment: &Segment) -> AppSocket {
             look_up(ctx, &raw mut tuple)
         };
         if socket.is_null() {
-            return AppSocket::None;
+            return None;
         }
-        let state = (*socket).state;
+        let seen = look(socket);
         bpf_sk_release(socket.cast());
-        if state == TCP_LISTEN { AppSocket::Listener } else { AppSocket::Connection }
+        Some(seen)
     }
 }
 
@@ -156,7 +203,7 @@ fn words(address: AddressBytes) -> [u32; 4] {
     unsafe { core::mem::transmute(address) }
 }
 
-fn agent_alive() -> bool {
+pub fn agent_alive() -> bool {
     let Some(beat) = HEARTBEAT.get_ptr(0) else { return false };
     // SAFETY: array slots live as long as the program; an aligned 8-byte read is not torn.
     let beat = unsafe { beat.read_volatile() };
@@ -209,7 +256,7 @@ fn assign(ctx: &TcContext, slot: u32) -> Counter {
     }
 }
 
-fn count(outcome: Counter) {
+pub fn count(outcome: Counter) {
     if let Some(counter) = COUNTERS.get_ptr_mut(outcome as u32) {
         // SAFETY: a per-CPU slot; programs do not migrate while they run.
         unsafe { *counter += 1 };

@@ -8,7 +8,9 @@
 #![no_main]
 
 mod ingress;
+mod inspect;
 mod packet;
+mod parking;
 mod peername;
 
 /// `bpf_sk_assign` and the socket lookups are for GPL-compatible programs only.

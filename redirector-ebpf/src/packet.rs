@@ -42,9 +42,24 @@ pub struct Segment {
     pub tcp_header_len: u32,
 }
 
+pub const TCP_FIN: u8 = 0x01;
 pub const TCP_SYN: u8 = 0x02;
 pub const TCP_RST: u8 = 0x04;
 pub const TCP_ACK: u8 = 0x10;
+
+impl Segment {
+    /// Bytes behind the TCP header, by the length that the IP header gives.
+    pub fn payload_len(&self, ctx: &TcContext) -> Option<u32> {
+        let total = if self.is_v6 {
+            let length: [u8; 2] = load(ctx, 4)?;
+            u32::from(u16::from_be_bytes(length)) + 40
+        } else {
+            let length: [u8; 2] = load(ctx, 2)?;
+            u32::from(u16::from_be_bytes(length))
+        };
+        total.checked_sub(self.tcp_offset + self.tcp_header_len)
+    }
+}
 
 pub enum Parsed {
     Segment(Segment),
@@ -66,6 +81,7 @@ struct TcpStart {
     flags: u8,
 }
 
+#[inline(always)]
 pub fn parse(ctx: &TcContext) -> Parsed {
     // A VLAN tag means that the packet belongs to a VLAN device, which has a program of its own and sees it
     // untagged. (In-band tags were moved out of the packet before TC ingress runs.)
@@ -83,6 +99,7 @@ pub fn parse(ctx: &TcContext) -> Parsed {
     }
 }
 
+#[inline(always)]
 fn parse_v4(ctx: &TcContext) -> Parsed {
     let Some(ip) = load::<Ipv4Hdr>(ctx, 0) else { return Parsed::Other };
     if ip.proto != IPPROTO_TCP {
@@ -97,6 +114,7 @@ fn parse_v4(ctx: &TcContext) -> Parsed {
     parse_tcp(ctx, false, v4_mapped(ip.src_addr), v4_mapped(ip.dst_addr), header_len)
 }
 
+#[inline(always)]
 fn parse_v6(ctx: &TcContext) -> Parsed {
     let Some(ip) = load::<Ipv6Hdr>(ctx, 0) else { return Parsed::Other };
     let mut next = ip.next_hdr;
@@ -135,6 +153,22 @@ fn parse_tcp(
         tcp_offset: offset,
         tcp_header_len: u32::from(tcp.data_offset >> 4) * 4,
     })
+}
+
+/// Copies a `T` at `offset` from the link-layer header out of the packet.
+#[inline(always)]
+pub fn load_link<T: Copy>(ctx: &TcContext, offset: u32) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: as in `load`.
+    unsafe {
+        let failed = aya_ebpf::helpers::generated::bpf_skb_load_bytes(
+            ctx.as_ptr(),
+            offset,
+            value.as_mut_ptr().cast(),
+            core::mem::size_of::<T>() as u32,
+        );
+        if failed == 0 { Some(value.assume_init()) } else { None }
+    }
 }
 
 /// Copies a `T` at `offset` from the network header out of the packet, also out of its paged part.
