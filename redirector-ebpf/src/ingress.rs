@@ -10,7 +10,10 @@ use aya_ebpf::{
     },
     helpers::{
         bpf_ktime_get_ns,
-        generated::{bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_fullsock, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_sock},
+        generated::{
+            bpf_map_lookup_elem, bpf_sk_assign, bpf_sk_fullsock, bpf_sk_release, bpf_skc_lookup_tcp,
+            bpf_tcp_sock,
+        },
     },
     macros::{classifier, map},
     maps::{Array, HashMap, PerCpuArray, SockMap},
@@ -20,8 +23,8 @@ use aya_log_ebpf::debug;
 use redirector_common::{AddressBytes, Counter, HEARTBEAT_DEADLINE_NS, Tuple};
 
 use crate::inspect;
-use crate::parking;
 use crate::packet::{self, Parsed, Segment, TCP_ACK, TCP_RST, TCP_SYN};
+use crate::parking;
 
 /// Intercepted port (host order) → slot of its IPv4 listener in `LISTENERS`; the IPv6 one is in the next.
 #[map]
@@ -127,20 +130,23 @@ fn app_socket(ctx: &TcContext, segment: &Segment) -> AppSocket {
     }
 }
 
-/// Is there an established socket that would take `seq` next, and to which `ack` acknowledges all?
-pub fn idle_at(ctx: &TcContext, segment: &Segment, seq: u32, ack: u32) -> bool {
+/// Of an established socket that would take `seq` next, and to which `ack` acknowledges all: how much that is.
+#[inline(always)]
+pub fn idle_at(ctx: &TcContext, segment: &Segment, seq: u32, ack: u32) -> Option<u32> {
     with_socket(ctx, segment, |socket| {
         // SAFETY: the socket is referenced while this runs.
         unsafe {
             let full = bpf_sk_fullsock(socket);
             if full.is_null() || (*full).state != 1 {
-                return false;
+                return None;
             }
             let tcp = bpf_tcp_sock(full);
-            !tcp.is_null() && (*tcp).rcv_nxt == seq && (*tcp).snd_nxt == ack
+            if tcp.is_null() || (*tcp).rcv_nxt != seq || (*tcp).snd_nxt != ack {
+                return None;
+            }
+            Some(ack.wrapping_sub((*tcp).snd_una))
         }
-    })
-    .unwrap_or(false)
+    })?
 }
 
 /// Its state in `net/tcp_states.h`; `None`: there is none.

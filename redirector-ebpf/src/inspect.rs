@@ -58,15 +58,16 @@ pub fn hold(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
 #[inline(always)]
 fn try_hold(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Option<()> {
     let length = segment.payload_len(ctx)?;
-    if length < 16 || !agent_alive() {
+    if length == 0 || !agent_alive() {
         return None;
     }
     let [seq, ack]: [[u8; 4]; 2] = packet::load(ctx, segment.tcp_offset + 4)?;
     let (seq, ack) = (u32::from_be_bytes(seq), u32::from_be_bytes(ack));
     // SAFETY: the value is read once.
-    if unsafe { HELD_ONCE.get(tuple) } == Some(&seq) || !idle_at(ctx, segment, seq, ack) {
+    if unsafe { HELD_ONCE.get(tuple) } == Some(&seq) {
         return None;
     }
+    let unacknowledged = idle_at(ctx, segment, seq, ack)?;
     let at = segment.tcp_offset + segment.tcp_header_len;
     let scratch = SCRATCH.get_ptr_mut(0)?;
     let length = load_payload(ctx, at, scratch.cast(), length)?;
@@ -74,8 +75,7 @@ fn try_hold(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Option<()> {
     if !unsafe { (*scratch)[0] }.is_ascii_uppercase() {
         return None;
     }
-    let mut scan =
-        Scan { port: tuple.app_port, in_name: false, hit: false, ended: false, hash: 0, line: 0 };
+    let mut scan = Scan { port: tuple.app_port, in_name: false, hit: false, ended: false, hash: 0, line: 0 };
     // SAFETY: the callback takes what is given.
     unsafe { bpf_loop(length, step as *const () as *mut c_void, (&raw mut scan).cast(), 0) };
     if scan.ended && !scan.hit {
@@ -89,11 +89,12 @@ fn try_hold(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Option<()> {
         (*record).tuple = *tuple;
         (*record).seq = seq;
         (*record).ack = ack;
+        (*record).unacknowledged = unacknowledged;
         (*record).window = u16::from_be_bytes(window);
         (*record).flags = segment.flags;
         (*record).is_v6 = segment.is_v6 as u8;
         (*record).padding = [0; 3];
-        let options = segment.tcp_header_len - 20;
+        let options = core::hint::black_box(segment.tcp_header_len - 20);
         (*record).options_len = 0;
         if options >= 1 && options <= 40 {
             let failed = bpf_skb_load_bytes_relative(
@@ -135,8 +136,7 @@ fn load_payload(ctx: &TcContext, at: u32, to: *mut c_void, length: u32) -> Optio
         return None;
     }
     // SAFETY: there is room for `HELD_PAYLOAD` bytes.
-    let failed =
-        unsafe { bpf_skb_load_bytes(ctx.as_ptr(), ETHERNET + at, to.cast(), length) };
+    let failed = unsafe { bpf_skb_load_bytes(ctx.as_ptr(), ETHERNET + at, to.cast(), length) };
     (failed == 0).then_some(length)
 }
 
