@@ -2,10 +2,9 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_CURRENT_NETNS, bpf_hdr_start_off::BPF_HDR_START_NET},
     helpers::{
         bpf_ktime_get_ns,
-        generated::{bpf_loop, bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
+        generated::{bpf_loop, bpf_skb_load_bytes},
     },
     macros::map,
     maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
@@ -94,19 +93,15 @@ fn try_hold(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Option<()> {
         (*record).flags = segment.flags;
         (*record).is_v6 = segment.is_v6 as u8;
         (*record).padding = [0; 3];
-        let options = core::hint::black_box(segment.tcp_header_len - 20);
-        (*record).options_len = 0;
-        if options >= 1 && options <= 40 {
-            let failed = bpf_skb_load_bytes_relative(
-                ctx.as_ptr(),
-                segment.tcp_offset + 20,
-                (&raw mut (*record).options).cast(),
-                options,
-                BPF_HDR_START_NET,
-            );
-            if failed == 0 {
-                (*record).options_len = options as u8;
-            }
+        // What is read too much is payload. (A length that varies is hard to prove to the verifier.)
+        (*record).options_len = (segment.tcp_header_len - 20) as u8;
+        let options = (&raw mut (*record).options).cast::<c_void>();
+        let from = ETHERNET + segment.tcp_offset + 20;
+        if bpf_skb_load_bytes(ctx.as_ptr(), from, options, 40) != 0
+            && (bpf_skb_load_bytes(ctx.as_ptr(), from, options, 12) != 0 || segment.tcp_header_len > 32)
+        {
+            entry.discard(0);
+            return None;
         }
         match load_payload(ctx, at, (&raw mut (*record).payload).cast(), length) {
             Some(length) => (*record).payload_len = length,
@@ -123,7 +118,6 @@ fn try_hold(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Option<()> {
     }
     let _ = HELD_ONCE.insert(tuple, &seq, 0);
     entry.submit(0);
-    let _ = BPF_F_CURRENT_NETNS;
     Some(())
 }
 
