@@ -488,6 +488,42 @@ fn requests_without_the_context_never_fail_when_the_agent_dies() {
 }
 
 #[test]
+fn requests_without_the_context_never_fail_however_often_the_agent_is_killed() {
+    const KILLS: u64 = 8;
+    in_lab(|lab| {
+        let Waiting { mut agent, _alice_app, _app, .. } = Waiting::new(lab);
+        let alice = for_alice(lab, &agent).argument("--datapath").argument("inspect").start(lab);
+        with_live_load(lab, || {
+            for number in 0..KILLS {
+                eventually("alice answers", || {
+                    let mut connection = connect(lab, Family::V4);
+                    connection.send(request("/whoami", true));
+                    connection.try_response("GET").is_ok_and(|answer| served_by(&answer) == "alice")
+                });
+                let killed = AtomicBool::new(false);
+                thread::scope(|scope| {
+                    // Always something that is held, moving, or parked. What alice gets may be cut off.
+                    for _ in 0..2 {
+                        scope.spawn(|| {
+                            while !killed.load(Relaxed) {
+                                let mut connection = connect(lab, Family::V4);
+                                let _ = connection.try_send(request("/whoami", true));
+                                let _ = connection.try_response("GET");
+                            }
+                        });
+                    }
+                    thread::sleep(Duration::from_micros(20_000 + 1_337 * number));
+                    agent.kill();
+                    killed.store(true, Relaxed);
+                });
+                agent = Agent::start(lab);
+            }
+        });
+        drop(alice);
+    });
+}
+
+#[test]
 fn a_parked_connection_ends_plainly_when_its_intercept_does() {
     in_lab(|lab| {
         let waiting = Waiting::new(lab);
