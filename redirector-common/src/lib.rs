@@ -4,6 +4,8 @@
 #![no_std]
 
 mod doors;
+pub mod scan;
+
 pub use doors::*;
 
 /// An IPv4 or IPv6 address as 16 bytes in network order; IPv4 is v4-mapped (`::ffff:a.b.c.d`).
