@@ -2,8 +2,8 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_CSUM_LEVEL_QUERY, bpf_hdr_start_off::BPF_HDR_START_NET},
-    helpers::generated::{bpf_csum_diff, bpf_csum_level, bpf_loop, bpf_skb_load_bytes_relative},
+    bindings::BPF_CSUM_LEVEL_QUERY,
+    helpers::generated::{bpf_csum_diff, bpf_csum_level, bpf_loop, bpf_skb_load_bytes},
     macros::map,
     maps::PerCpuArray,
     programs::TcContext,
@@ -11,6 +11,7 @@ use aya_ebpf::{
 use core::{ffi::c_void, hint::black_box};
 
 use crate::{
+    follow::Payload,
     packet::{self, Segment},
     sockets::words,
 };
@@ -36,16 +37,16 @@ struct Sum {
 }
 
 /// The device has checked it, or nobody has to (the sender is on this machine and left the checksum to a device), or it is
-/// right. `len`: of the payload.
+/// right.
 #[inline(never)]
-pub fn is_good(ctx: &TcContext, segment: &Segment, len: u32) -> bool {
+pub fn is_good(ctx: &TcContext, segment: &Segment, payload: Payload) -> bool {
     // SAFETY: the context is valid. The query changes nothing, and fails unless the device has checked.
     if unsafe { bpf_csum_level(ctx.as_ptr().cast(), u64::from(BPF_CSUM_LEVEL_QUERY)) } >= 0 {
         return true;
     }
     let Some([checksum]) = packet::load::<[u16; 1]>(ctx, segment.tcp_offset + CHECKSUM) else { return false };
     let (source, destination) = (words(segment.source), words(segment.destination));
-    let tcp_len = segment.tcp_header_len + len;
+    let tcp_len = segment.tcp_header_len + payload.len;
     // RFC 9293 §3.1 and RFC 8200 §8.1. Zeros don't change the sum, so IPv4 has the shape of IPv6.
     let mut pseudo = [
         source[0],
@@ -75,8 +76,8 @@ pub fn is_good(ctx: &TcContext, segment: &Segment, len: u32) -> bool {
     // SAFETY: this processor's alone while the program runs.
     unsafe {
         (*sum).sum = pseudo as u32;
-        (*sum).at = segment.tcp_offset;
-        (*sum).end = segment.tcp_offset + tcp_len;
+        (*sum).at = payload.at - segment.tcp_header_len;
+        (*sum).end = payload.at + payload.len;
         let mut packet = ctx.as_ptr();
         bpf_loop(MAX_BLOCKS, (add_block as *const ()).cast_mut().cast(), (&raw mut packet).cast(), 0);
         (*sum).at == (*sum).end && folded((*sum).sum) == 0xffff
@@ -98,7 +99,7 @@ unsafe extern "C" fn add_block(_: u32, packet: *mut c_void) -> i64 {
     // SAFETY: the context of `bpf_loop` is the packet; there is room for a block.
     unsafe {
         let packet = *packet.cast::<*mut c_void>();
-        if bpf_skb_load_bytes_relative(packet, sum.at, block.cast(), len, BPF_HDR_START_NET) != 0 {
+        if bpf_skb_load_bytes(packet, sum.at, block.cast(), len) != 0 {
             return 1;
         }
         sum.sum = bpf_csum_diff(core::ptr::null_mut(), 0, block, BLOCK as u32, sum.sum) as u32;

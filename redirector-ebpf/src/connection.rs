@@ -30,9 +30,9 @@ pub struct Connection {
     pub found_at: u32,
     /// Of the latest 64 requests, by their number: were they HEAD requests?
     pub head_requests: u64,
-    /// A segment with this sequence number was held once, and came back.
+    /// How many segments were held, and the sequence number of the last of them.
+    pub holds: u32,
     pub held_seq: u32,
-    pub was_held: u32,
     /// Changes when the egress program is to start anew, at `response_from`.
     pub epoch: u32,
     pub response_from: u32,

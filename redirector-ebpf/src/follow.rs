@@ -31,8 +31,21 @@ use crate::{
 #[map]
 static INSPECTED_PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
 
+/// A connection that was held as often in vain is left alone: each time the client has to send again.
+const MAX_HOLDS: u32 = 2;
+
 /// More requests without an answer than this are not followed.
 const MAX_OUTSTANDING: u32 = 60;
+
+/// `bpf_tcp_sock.ecn_flags`
+const ECN_NEGOTIATED: u32 = 1;
+
+/// Where the payload of a segment is, counted from the start of the packet.
+#[derive(Clone, Copy)]
+pub struct Payload {
+    pub at: u32,
+    pub len: u32,
+}
 
 /// A segment from the client. True: it is held, drop it.
 #[inline(never)]
@@ -41,9 +54,11 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
         return false;
     }
     let Some(len) = segment.payload_len(ctx) else { return false };
-    if len == 0 {
+    let link = packet::link_len(ctx);
+    if len == 0 || link == packet::UNKNOWN_LINK {
         return false;
     }
+    let payload = Payload { at: link + segment.payload_offset(), len };
     let held = sockets::look_up(ctx, segment, |socket| {
         // SAFETY: the socket is referenced while this runs.
         unsafe {
@@ -52,14 +67,15 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
                 return false;
             }
             let tcp = bpf_tcp_sock(socket);
-            if tcp.is_null() {
+            if tcp.is_null() || (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
+                // No socket that the agent could make has ECN.
                 return false;
             }
             let connection = connection::known_from_now(socket);
             if connection.is_null() || (*connection).raw != 0 || !(*connection).try_lock() {
                 return false;
             }
-            let held = read_request(ctx, segment, tuple, len, &mut *connection, tcp);
+            let held = read_request(ctx, segment, tuple, payload, &mut *connection, tcp);
             (*connection).unlock();
             held
         }
@@ -72,10 +88,11 @@ fn read_request(
     ctx: &TcContext,
     segment: &Segment,
     tuple: &Tuple,
-    len: u32,
+    payload: Payload,
     connection: &mut Connection,
     tcp: *mut TcpSock,
 ) -> bool {
+    let len = payload.len;
     // SAFETY: the caller has a reference to the socket.
     let (rcv_nxt, snd_nxt) = unsafe { ((*tcp).rcv_nxt, (*tcp).snd_nxt) };
     let mut seen = 0;
@@ -105,7 +122,7 @@ fn read_request(
         }
     }
     if connection.phase == UNKNOWN {
-        if segment.seq != rcv_nxt || segment.ack != snd_nxt || !begins_like_a_request(ctx, segment) {
+        if segment.seq != rcv_nxt || segment.ack != snd_nxt || !begins_like_a_request(ctx, payload) {
             return false;
         }
         // SAFETY: as above.
@@ -126,8 +143,8 @@ fn read_request(
     work.first_interesting = 0;
     work.interesting = 0;
     work.port = u32::from(tuple.app_port);
-    work.at = segment.payload_offset() + seen;
-    work.end = segment.payload_offset() + len;
+    work.at = payload.at + seen;
+    work.end = payload.at + len;
     let finished = scanning::read_requests(ctx, work);
 
     let outstanding = work.requests.wrapping_sub(connection.responses);
@@ -143,9 +160,16 @@ fn read_request(
     let unjudged = work.heads == 0 && work.request.is_in_head();
     let wanted = work.first_interesting != 0 || unjudged;
     let mut not_held = work.interesting;
-    if at_start && wanted && !(connection.was_held != 0 && connection.held_seq == segment.seq) {
+    let held_before = connection.holds != 0 && connection.held_seq == segment.seq;
+    if held_before && connection.holds >= MAX_HOLDS {
+        // The agent can't take it, or not in time; it shall not cost the client more.
+        connection.raw = 1;
+        count(Counter::RawConnection);
+        return false;
+    }
+    if at_start && wanted && !held_before {
         if idle && connection.phase == PROVEN && segment.seq == rcv_nxt && segment.ack == snd_nxt {
-            if hold(ctx, segment, tuple, len, connection, tcp) == hold::HELD {
+            if hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD {
                 return true;
             }
             not_held = 0;
@@ -194,8 +218,8 @@ fn lose_sight(connection: &mut Connection) {
 }
 
 #[inline(always)]
-fn begins_like_a_request(ctx: &TcContext, segment: &Segment) -> bool {
-    packet::load::<u8>(ctx, segment.payload_offset()).is_some_and(|byte| byte.wrapping_sub(b'A') < 26)
+fn begins_like_a_request(ctx: &TcContext, payload: Payload) -> bool {
+    ctx.load::<u8>(payload.at as usize).is_ok_and(|byte| byte.wrapping_sub(b'A') < 26)
 }
 
 /// A segment from the app. True: the connection is held, drop it.
@@ -255,14 +279,19 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
     if seen >= len {
         return false;
     }
+    let link = packet::link_len(ctx);
+    if link == packet::UNKNOWN_LINK {
+        connection.broken_epoch = epoch;
+        return false;
+    }
     let Some(work) = scanning::work() else { return false };
     // SAFETY: this processor's alone while the program runs.
     let work = unsafe { &mut *work };
     work.response = connection.response;
     work.responses = connection.responses;
     work.head_requests = connection.head_requests;
-    work.at = segment.payload_offset() + seen;
-    work.end = segment.payload_offset() + len;
+    work.at = link + segment.payload_offset() + seen;
+    work.end = link + segment.payload_offset() + len;
     let finished = scanning::read_responses(ctx, work);
 
     // More answers than requests: it speaks first, or unasked.

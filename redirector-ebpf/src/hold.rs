@@ -6,10 +6,10 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{bpf_hdr_start_off::BPF_HDR_START_NET, bpf_tcp_sock},
+    bindings::bpf_tcp_sock,
     helpers::{
         bpf_ktime_get_ns,
-        generated::{bpf_ringbuf_output, bpf_skb_load_bytes_relative},
+        generated::{bpf_ringbuf_output, bpf_skb_load_bytes},
     },
     macros::map,
     maps::{HashMap, PerCpuArray, RingBuf},
@@ -22,6 +22,7 @@ use crate::{
     checksum,
     connection::Connection,
     counters::count,
+    follow::Payload,
     heartbeat::agent_alive,
     packet::{self, Segment, TCP_ACK, TCP_FIN, TCP_URG},
 };
@@ -53,7 +54,7 @@ pub fn hold(
     ctx: &TcContext,
     segment: &Segment,
     tuple: &Tuple,
-    len: u32,
+    payload: Payload,
     connection: &mut Connection,
     tcp: *mut bpf_tcp_sock,
 ) -> u32 {
@@ -65,14 +66,16 @@ pub fn hold(
         count(Counter::AgentSilent);
         return NOT_HELD;
     }
-    if !checksum::is_good(ctx, segment, len) {
+    if !checksum::is_good(ctx, segment, payload) {
         count(Counter::BadChecksum);
         return NOT_HELD;
     }
     let Some(record) = RECORD.get_ptr_mut(0) else { return NOT_HELD };
     // SAFETY: this processor's alone while the program runs.
     let record = unsafe { &mut *record };
-    let record_len = fill(record, ctx, segment, tuple, len);
+    let record_len = fill(record, ctx, segment, tuple, payload);
+    // SAFETY: the caller has a reference to the socket.
+    record.unacknowledged = unsafe { (*tcp).snd_nxt.wrapping_sub((*tcp).snd_una) };
     // SAFETY: no preconditions.
     let held = Held { at_ns: unsafe { bpf_ktime_get_ns() } };
     if record_len == 0 || HOLDS.insert(tuple, &held, BPF_NOEXIST).is_err() {
@@ -91,7 +94,7 @@ pub fn hold(
         return NOT_HELD;
     }
     connection.held_seq = segment.seq;
-    connection.was_held = 1;
+    connection.holds += 1;
     count(Counter::Held);
     HELD
 }
@@ -126,7 +129,13 @@ pub fn check(tuple: &Tuple) -> Hold {
 
 /// The length of the record that is filled; 0: it could not be.
 #[inline(always)]
-fn fill(record: &mut HeldSegment, ctx: &TcContext, segment: &Segment, tuple: &Tuple, len: u32) -> u32 {
+fn fill(
+    record: &mut HeldSegment,
+    ctx: &TcContext,
+    segment: &Segment,
+    tuple: &Tuple,
+    payload: Payload,
+) -> u32 {
     let Some([window]) = packet::load::<[[u8; 2]; 1]>(ctx, segment.tcp_offset + WINDOW) else { return 0 };
     record.tuple = *tuple;
     record.seq = segment.seq;
@@ -140,16 +149,17 @@ fn fill(record: &mut HeldSegment, ctx: &TcContext, segment: &Segment, tuple: &Tu
     record.options_len = options as u8;
     if options != 0 {
         let to = (&raw mut record.options).cast();
-        if options > 40 || !load(ctx, segment.tcp_offset + FIXED, to, options) {
+        let at = payload.at - segment.payload_offset() + segment.tcp_offset + FIXED;
+        if options > 40 || !load(ctx, at, to, options) {
             return 0;
         }
     }
-    let len = black_box(if len > HELD_PAYLOAD as u32 { HELD_PAYLOAD as u32 } else { len });
+    let len = black_box(if payload.len > HELD_PAYLOAD as u32 { HELD_PAYLOAD as u32 } else { payload.len });
     if len == 0 || len > HELD_PAYLOAD as u32 {
         return 0;
     }
     record.payload_len = len;
-    if !load(ctx, segment.payload_offset(), (&raw mut record.payload).cast(), len) {
+    if !load(ctx, payload.at, (&raw mut record.payload).cast(), len) {
         return 0;
     }
     offset_of!(HeldSegment, payload) as u32 + len
@@ -158,7 +168,7 @@ fn fill(record: &mut HeldSegment, ctx: &TcContext, segment: &Segment, tuple: &Tu
 #[inline(always)]
 fn load(ctx: &TcContext, at: u32, to: *mut core::ffi::c_void, len: u32) -> bool {
     // SAFETY: the callers have room for `len` bytes.
-    unsafe { bpf_skb_load_bytes_relative(ctx.as_ptr(), at, to, len, BPF_HDR_START_NET) == 0 }
+    unsafe { bpf_skb_load_bytes(ctx.as_ptr(), at, to, len) == 0 }
 }
 
 #[inline(always)]

@@ -187,7 +187,8 @@ fn parse_tcp(ctx: &TcContext, segment: &mut Segment, offset: u32) -> Parsed {
     Parsed::Segment
 }
 
-/// Copies a `T` at `offset` from the network header out of the packet, also out of its paged part.
+/// Copies a `T` at `offset` from the network header out of the headers of the packet. (Payloads may be in pages, where only
+/// offsets from the start of the packet reach: see [`link_len`].)
 #[inline(always)]
 pub fn load<T: Copy>(ctx: &TcContext, offset: u32) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();

@@ -2,8 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
-    helpers::generated::{bpf_loop, bpf_skb_load_bytes_relative},
+    helpers::generated::{bpf_loop, bpf_skb_load_bytes},
     macros::map,
     maps::{HashMap, PerCpuArray},
     programs::TcContext,
@@ -31,7 +30,7 @@ const MAX_STEPS: u32 = 4096;
 pub struct Work {
     pub request: RequestScan,
     pub response: ResponseScan,
-    /// The next byte, counted from the network header, and the end of the payload.
+    /// The next byte, counted from the start of the packet, and the end of the payload.
     pub at: u32,
     pub end: u32,
     /// As in `Connection`.
@@ -188,7 +187,7 @@ unsafe fn load_block(packet: *mut c_void, work: &mut Work) -> u32 {
     // SAFETY: guaranteed by the caller; there is room for a block.
     let failed = unsafe {
         let packet = *packet.cast::<*mut c_void>();
-        bpf_skb_load_bytes_relative(packet, work.at, work.block.as_mut_ptr().cast(), len, BPF_HDR_START_NET)
+        bpf_skb_load_bytes(packet, work.at, work.block.as_mut_ptr().cast(), len)
     };
     if failed == 0 { len } else { 0 }
 }

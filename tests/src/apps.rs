@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -48,6 +48,42 @@ impl WebSockets {
     }
 }
 
+/// How a server of [`App::ends`] waits for its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    Node,
+    Threads,
+}
+
+/// Whose HTTP client asks over one connection, on and on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepAliveClient {
+    Python,
+    Node,
+}
+
+impl KeepAliveClient {
+    pub const BOTH: [Self; 2] = [Self::Python, Self::Node];
+
+    /// Asks for `/whoami` in turns without and with the header. Prints the local port, `plain` or `matching`, and who
+    /// answered.
+    #[must_use]
+    pub fn start(self, lab: &Lab, host: &Host, to: SocketAddr, name: &str, value: &str) -> Process {
+        let mut command = match self {
+            Self::Python => {
+                let text = include_str!("apps/keep_alive_client.py");
+                python(lab, &host.netns, "keep_alive_client.py", text)
+            }
+            Self::Node => {
+                let text = include_str!("apps/keep_alive_client.js");
+                node(lab, &host.netns, "keep_alive_client.js", text)
+            }
+        };
+        command.arg(to.ip().to_string()).arg(to.port().to_string()).args([name, value]);
+        Process::spawn("client", &mut command, lab.logs())
+    }
+}
+
 /// The distribution's Python, which has the distribution's packages.
 const PYTHON: &str = "/usr/bin/python3";
 
@@ -78,6 +114,33 @@ impl App {
         let mut command = by.server(lab, &host.netns);
         command.arg(name).args(ports.iter().map(u16::to_string));
         Self::ready(Process::spawn(name, &mut command, lab.logs()))
+    }
+
+    /// `apps/ends.js` or `apps/ends.py`: Node's event loop or a thread with blocking reads for each connection. Prints
+    /// how connections end.
+    #[must_use]
+    pub fn ends(lab: &Lab, host: &Host, how: Ends, port: u16) -> Self {
+        let mut command = match how {
+            Ends::Node => node(lab, &host.netns, "ends.js", include_str!("apps/ends.js")),
+            Ends::Threads => python(lab, &host.netns, "ends.py", include_str!("apps/ends.py")),
+        };
+        Self::ready(Process::spawn("app", command.arg(port.to_string()), lab.logs()))
+    }
+
+    /// gunicorn: two processes with threads, all of which accept.
+    #[must_use]
+    pub fn gunicorn(lab: &Lab, host: &Host, port: u16) -> Self {
+        const APP: &str = "
+def app(environ, start_response):
+    start_response('200 OK', [('Content-Type', 'application/json'), ('Content-Length', '21')])
+    return [b'{\"served_by\": \"app\"}\\n'[:21]]
+";
+        let path = script(lab, "gunicorn_app.py", APP);
+        let mut command = host.netns.command("gunicorn");
+        command.args(["--workers", "2", "--worker-class", "gthread", "--threads", "8", "--keep-alive", "75"]);
+        command.args(["--log-level", "debug", "--bind", &format!("0.0.0.0:{port}"), "--chdir"]);
+        command.arg(path.parent().unwrap_or(Path::new("/"))).arg("gunicorn_app:app");
+        Self::listening(Process::spawn("app", &mut command, lab.logs()), host, port)
     }
 
     /// An SMTP server: it greets before the client says anything.

@@ -11,6 +11,7 @@ pub struct Package {
 /// nginx and Redis would otherwise listen on the machine itself.
 pub const PACKAGES: &[Package] = &[
     Package { name: "curl", reason: "the client of most tests" },
+    Package { name: "gunicorn", reason: "an app with several processes that accept, nobody's but its own" },
     Package { name: "iproute2", reason: "ip, tc and ss: builds the lab, sees what is left in it" },
     Package { name: "iptables", reason: "a pod whose port a service mesh redirects" },
     Package { name: "nginx", reason: "an app nobody modified; also TLS and HTTP/2" },
@@ -20,5 +21,6 @@ pub const PACKAGES: &[Package] = &[
     Package { name: "python3-aiosmtpd", reason: "an SMTP server: the server speaks first" },
     Package { name: "python3-websockets", reason: "a WebSocket server and client nobody modified" },
     Package { name: "redis-server", reason: "a binary protocol in which the client speaks first" },
+    Package { name: "tcpdump", reason: "what is on the wire" },
     Package { name: "util-linux", reason: "nsenter, setpriv and prlimit" },
 ];

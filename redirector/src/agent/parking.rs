@@ -73,6 +73,7 @@ impl Parking {
     /// When no port can be reserved.
     pub fn open_port(&self, port: u16, context: &PortContext) -> io::Result<()> {
         let (reservation, agent_port) = reserve()?;
+        self.mover.reserve(agent_port, port).map_err(io::Error::other)?;
         let (retire, retired) = watch::channel(false);
         let retire = Arc::new(retire);
         let context = PortContext { drain: retired, ..context.clone() };

@@ -14,7 +14,19 @@ pub fn load_ingress(log_packets: bool) -> Result<Ebpf, EbpfError> {
 
 /// The object for the whole node: the `getpeername` programs and their map.
 pub fn load_peername() -> Result<Ebpf, EbpfError> {
-    load(false, &["PORTS", "LISTENERS", "LOCAL_ADDRESSES"])
+    load(
+        false,
+        &[
+            "PORTS",
+            "LISTENERS",
+            "LOCAL_ADDRESSES",
+            "HOLDS",
+            "FLOWS",
+            "AGENT_PORTS",
+            "INSPECTED_PORTS",
+            "NEEDLES",
+        ],
+    )
 }
 
 fn load(log: bool, unused_maps: &[&'static str]) -> Result<Ebpf, EbpfError> {

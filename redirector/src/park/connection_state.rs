@@ -59,7 +59,8 @@ impl ConnectionState {
         if app.state != State::Established {
             return Err(Unfit::NotEstablished);
         }
-        if app.unacknowledged != 0 {
+        // The held segment acknowledges what the app had sent when it came, and the app's socket has not seen it.
+        if app.unacknowledged != held.unacknowledged {
             return Err(Unfit::AppHasSpoken);
         }
         if app.device != 0 {
@@ -116,6 +117,7 @@ mod tests {
             tuple: Tuple { client: [0; 16], app: [0; 16], client_port: 1, app_port: 2 },
             seq: 1000,
             ack: 5000,
+            unacknowledged: 300,
             window: 502,
             timestamps: Some(Timestamps { value: 77, echo: 90_000 }),
             payload: b"GET / HTTP/1.1\r\n\r\n".to_vec(),
@@ -125,7 +127,7 @@ mod tests {
     fn facts() -> SocketFacts {
         SocketFacts {
             state: State::Established,
-            unacknowledged: 0,
+            unacknowledged: 300,
             device: 0,
             connection: Some(ConnectionFacts {
                 timestamps: true,
@@ -183,7 +185,7 @@ mod tests {
     #[test]
     fn whatever_is_in_doubt_stays_with_the_app() {
         assert_eq!(without(|app, _| app.state = State::CloseWait), Err(Unfit::NotEstablished));
-        assert_eq!(without(|app, _| app.unacknowledged = 1), Err(Unfit::AppHasSpoken));
+        assert_eq!(without(|app, _| app.unacknowledged = 301), Err(Unfit::AppHasSpoken));
         assert_eq!(without(|app, _| app.device = 3), Err(Unfit::BoundToDevice));
         assert_eq!(without(|_, connection| connection.ecn = true), Err(Unfit::Ecn));
         assert_eq!(without(|_, connection| connection.timestamps = false), Err(Unfit::Timestamps));

@@ -37,6 +37,7 @@ pub enum ClaimError {
 pub struct Flows {
     holds: Mutex<HashMap<MapData, Tuple, Held>>,
     flows: Mutex<HashMap<MapData, Tuple, Flow>>,
+    agent_ports: Mutex<HashMap<MapData, u16, u16>>,
     /// Parked connections that the agent has done with, and whose sockets may still be there.
     ended: Mutex<Vec<Ended>>,
     /// Parked connections that the agent serves.
@@ -57,9 +58,15 @@ impl Flows {
         Ok(Arc::new(Self {
             holds: Mutex::new(HashMap::try_from(take("HOLDS")?)?),
             flows: Mutex::new(HashMap::try_from(take("FLOWS")?)?),
+            agent_ports: Mutex::new(HashMap::try_from(take("AGENT_PORTS")?)?),
             ended: Mutex::default(),
             served: Mutex::default(),
         }))
+    }
+
+    /// What leaves from `agent_port` is made to come from `port`, for connections that are parked.
+    pub fn reserve(&self, agent_port: u16, port: u16) -> Result<(), MapError> {
+        lock(&self.agent_ports).insert(agent_port, port, 0)
     }
 
     /// From here on nothing that the app sends on the connection reaches the client. The segment stays held.

@@ -57,6 +57,14 @@ impl Mover {
         Ok(Self { flows, diag: Mutex::new(SockDiag::open()?), impersonator: Impersonator::open()? })
     }
 
+    /// Gets `agent_port` ready for connections to `port`.
+    ///
+    /// # Errors
+    /// When the map is full.
+    pub fn reserve(&self, agent_port: u16, port: u16) -> Result<(), aya::maps::MapError> {
+        self.flows.reserve(agent_port, port)
+    }
+
     /// Makes the connection the agent's, at `agent_port`. On any error it is the app's, as if nothing had happened.
     /// Call it inside the target's namespace.
     pub fn park(&self, held: &HeldSegment, agent_port: u16) -> Result<Parked, NotParked> {

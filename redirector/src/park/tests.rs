@@ -67,6 +67,7 @@ impl Wire {
             tuple: Tuple { client: [0; 16], app: [0; 16], client_port: 0, app_port: 0 },
             seq,
             ack,
+            unacknowledged: 0,
             window: 512,
             timestamps: facts.timestamps.then_some(Timestamps { value: clock, echo: app_clock }),
             payload: payload.to_vec(),

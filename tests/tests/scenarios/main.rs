@@ -17,6 +17,7 @@ mod half_close;
 mod keep_alive;
 mod matching;
 mod packets;
+mod parking;
 mod raw_protocols;
 mod targets;
 mod the_lab;

@@ -1,0 +1,538 @@
+//! Connections change from the app to the agent between two requests, and nobody notices: not the client, not the app.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use lab::{
+    Agent, App, Connection, Curl, Developer, Ends, Family, KeepAliveClient, Lab, Log, Nginx, Process,
+    Response, Stream, eventually,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::scene::{ALICE, LOCAL, PORT, for_alice, in_lab, served_by, text};
+
+/// The echo app and an agent; alice's server runs, and nobody intercepts yet. (Fields are dropped in this order.)
+struct Waiting<'a> {
+    agent: Agent,
+    _alice_app: App,
+    _app: Option<App>,
+    lab: &'a Lab,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(lab: &'a Lab) -> Self {
+        let app = App::echo(lab, &lab.pod, "app", &[PORT]);
+        Self { _app: Some(app), ..Self::without_app(lab) }
+    }
+
+    fn without_app(lab: &'a Lab) -> Self {
+        let alice_app = App::echo(lab, &lab.dev, "alice", &[LOCAL]);
+        Self { agent: Agent::start(lab), _alice_app: alice_app, _app: None, lab }
+    }
+
+    fn intercept(&self, datapath: &str) -> Developer {
+        for_alice(self.lab, &self.agent).argument("--datapath").argument(datapath).start(self.lab)
+    }
+
+    fn connect(&self, family: Family) -> Connection {
+        connect(self.lab, family)
+    }
+
+    /// What `status` counted on the intercepted port.
+    #[track_caller]
+    fn counted(&self, what: &str) -> u64 {
+        let status = self.agent.json(&["status"]);
+        let count = status["targets"][0]["ports"][PORT.to_string()][what].as_u64();
+        count.unwrap_or_else(|| panic!("{what} in {status}"))
+    }
+}
+
+fn connect(lab: &Lab, family: Family) -> Connection {
+    lab.client.connect(SocketAddr::new(lab.pod.ip(family), PORT))
+}
+
+/// A request with alice's context, or one that has nothing in common with it.
+fn request(path: &str, matching: bool) -> String {
+    let header = if matching { ALICE } else { "x-other: nobody" };
+    format!("GET {path} HTTP/1.1\r\nHost: pod.test\r\n{header}\r\n\r\n")
+}
+
+/// Asserts that the request was answered by who it was for.
+#[track_caller]
+fn ask(connection: &mut Connection, matching: bool) -> Response {
+    let answer = connection.ask(request("/whoami", matching));
+    assert_eq!(served_by(&answer), if matching { "alice" } else { "app" });
+    answer
+}
+
+#[test]
+fn a_connection_that_existed_before_is_answered_by_the_developer_from_the_first_match_on() {
+    for datapath in ["inspect", "auto"] {
+        in_lab(|lab| {
+            let waiting = Waiting::new(lab);
+            let mut connections = Family::BOTH.map(|family| waiting.connect(family));
+            for connection in &mut connections {
+                ask(connection, false);
+            }
+            let _alice = waiting.intercept(datapath);
+            for connection in &mut connections {
+                for matching in [false, false, true, true, false, true, false, false] {
+                    ask(connection, matching);
+                }
+            }
+            assert_eq!(waiting.counted("parked"), 2);
+            assert_eq!(waiting.counted("falsely_parked"), 0);
+        });
+    }
+}
+
+#[test]
+fn the_first_request_of_a_connection_can_be_a_developers() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("inspect");
+        for family in Family::BOTH {
+            for order in [[true, false, true], [false, true, false]] {
+                let mut connection = waiting.connect(family);
+                for matching in order {
+                    ask(&mut connection, matching);
+                }
+            }
+        }
+        assert_eq!(waiting.counted("parked"), 4);
+    });
+}
+
+#[test]
+fn a_connection_without_a_match_stays_with_the_app() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("inspect");
+        let mut connection = waiting.connect(Family::V4);
+        let first = ask(&mut connection, false).json();
+        for _ in 0..20 {
+            assert_eq!(ask(&mut connection, false).json()["connection"], first["connection"]);
+        }
+        assert_eq!((waiting.counted("parked"), waiting.counted("connections")), (0, 0));
+        assert_eq!(lab.connections_inside_pod(PORT), 0);
+    });
+}
+
+#[test]
+fn the_app_sees_the_client_on_a_parked_connection() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("inspect");
+        for family in Family::BOTH {
+            let mut connection = waiting.connect(family);
+            ask(&mut connection, true);
+            let report = ask(&mut connection, false).json();
+            let client = connection.local_address();
+            assert_eq!(text(&report, "peer"), client.ip().to_string());
+            assert_eq!(report["port"], client.port());
+        }
+    });
+}
+
+#[test]
+fn a_request_that_only_looks_like_a_match_is_answered_by_the_app_and_counted() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("inspect");
+        let mut connection = waiting.connect(Family::V4);
+        let bob = "GET /whoami HTTP/1.1\r\nHost: pod.test\r\nx-dev: bobby\r\n\r\n";
+        assert_eq!(served_by(&connection.ask(bob)), "app");
+        assert_eq!((waiting.counted("parked"), waiting.counted("falsely_parked")), (1, 1));
+        ask(&mut connection, true);
+        assert_eq!(served_by(&connection.ask(bob)), "app");
+    });
+}
+
+#[test]
+fn a_body_of_any_size_follows_its_head() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("inspect");
+        for family in Family::BOTH {
+            for size in [1, 1000, 20_000, 1_000_000] {
+                let mut connection = waiting.connect(family);
+                let body = "x".repeat(size);
+                let head =
+                    format!("POST / HTTP/1.1\r\nHost: pod.test\r\n{ALICE}\r\nContent-Length: {size}\r\n\r\n");
+                let report = connection.ask(head + &body).json();
+                assert_eq!(text(&report, "served_by"), "alice");
+                assert_eq!(report["body_length"], size);
+                ask(&mut connection, false);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_head_in_two_segments_is_not_missed() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("inspect");
+        let request = request("/whoami", true);
+        for at in [5, 30, request.len() - 3] {
+            let mut connection = waiting.connect(Family::V4);
+            connection.send(&request[..at]);
+            thread::sleep(Duration::from_millis(5));
+            connection.send(&request[at..]);
+            assert_eq!(served_by(&connection.response("GET")), "alice", "cut at {at}");
+        }
+    });
+}
+
+#[test]
+fn requests_that_overtake_an_answer_are_answered_by_the_app_in_order() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("inspect");
+        for pause in [None, Some(Duration::from_millis(50))] {
+            let mut connection = waiting.connect(Family::V4);
+            ask(&mut connection, false);
+            connection.send(request("/slow?ms=300", false));
+            if let Some(pause) = pause {
+                thread::sleep(pause);
+            }
+            connection.send(request("/whoami", true));
+            assert_eq!(text(&connection.response("GET").json(), "target"), "/slow?ms=300");
+            assert_eq!(served_by(&connection.response("GET")), "app", "{pause:?}");
+            // Nothing is outstanding any more.
+            ask(&mut connection, false);
+            ask(&mut connection, true);
+        }
+    });
+}
+
+#[test]
+fn clients_that_keep_a_connection_keep_it() {
+    for client in KeepAliveClient::BOTH {
+        in_lab(|lab| {
+            let waiting = Waiting::new(lab);
+            let mut client = client.start(lab, &lab.client, lab.pod.at(PORT), "x-dev", "alice");
+            client.wait_for_line("matching app");
+            let _alice = waiting.intercept("inspect");
+            client.wait_for_line("matching alice");
+            let seen = lines(&client).len();
+            eventually("it goes on", || lines(&client).len() > seen + 20);
+            let lines = lines(&client);
+            let port = lines[0].split(' ').next().unwrap();
+            let first = lines.iter().position(|line| line.ends_with("matching alice")).unwrap();
+            for (number, line) in lines.iter().enumerate() {
+                let expected = match line.contains("matching") {
+                    true if number >= first => format!("{port} matching alice"),
+                    true => format!("{port} matching app"),
+                    false => format!("{port} plain app"),
+                };
+                assert_eq!(*line, expected, "{lines:?}");
+            }
+        });
+    }
+}
+
+/// Lines of both streams that contain `text`.
+fn matching(log: &Log, text: &str) -> Vec<String> {
+    let lines = [Stream::Stdout, Stream::Stderr].map(|stream| log.lines(stream)).concat();
+    lines.into_iter().filter(|line| line.contains(text)).collect()
+}
+
+fn lines(process: &Process) -> Vec<String> {
+    process.log().lines(Stream::Stdout)
+}
+
+#[test]
+fn curl_keeps_its_connection() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("inspect");
+        let headers = [ALICE, "x-other: nobody"];
+        let routes: Vec<&str> = headers.into_iter().cycle().take(20).collect();
+        let curl = Curl::on(&lab.client);
+        let curl = routes.iter().fold(curl, |curl, header| curl.get(lab.pod.at(PORT), "/whoami", &[header]));
+        let answers = curl.answers();
+        assert_eq!(answers.iter().map(|answer| answer.connects).sum::<u32>(), 1, "{answers:?}");
+        for (header, answer) in routes.iter().zip(&answers) {
+            let report: Value = serde_json::from_str(&answer.body).unwrap();
+            assert_eq!(text(&report, "served_by"), if *header == ALICE { "alice" } else { "app" });
+        }
+    });
+}
+
+#[test]
+fn parked_connection_sees_no_reset() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let mut existing: Vec<Connection> =
+            (0..10).map(|number| waiting.connect(Family::BOTH[number % 2])).collect();
+        for connection in &mut existing {
+            ask(connection, false);
+        }
+        let wire = Wire::of_pod(lab);
+        let alice = waiting.intercept("inspect");
+        for connection in &mut existing {
+            for matching in [false, true, false, true] {
+                ask(connection, matching);
+            }
+        }
+        for number in 0..50 {
+            let mut connection = waiting.connect(Family::BOTH[number % 2]);
+            for matching in [true, false] {
+                ask(&mut connection, matching);
+            }
+        }
+        assert_eq!(waiting.counted("parked"), 60);
+        drop(existing);
+        drop(alice);
+        let seen = wire.packets(lab);
+        let resets: Vec<&String> = seen.iter().filter(|line| line.contains("Flags [R")).collect();
+        assert!(resets.is_empty(), "{resets:?}");
+        // The agent's own port is nobody's business.
+        let foreign: Vec<&String> = seen.iter().filter(|line| !line.contains(&format!(".{PORT}"))).collect();
+        assert!(foreign.is_empty(), "{foreign:?}");
+    });
+}
+
+/// TCP packets between the pod and the rest of the lab, as tcpdump sees them.
+struct Wire(Process);
+
+impl Wire {
+    fn of_pod(lab: &Lab) -> Self {
+        let mut tcpdump = lab.node.netns.command("tcpdump");
+        tcpdump.args(["-i", "veth-pod", "-n", "-l", "--immediate-mode", "tcp"]);
+        let process = Process::spawn("tcpdump", &mut tcpdump, lab.logs());
+        eventually("tcpdump listens", || {
+            process.log().lines(Stream::Stderr).iter().any(|line| line.contains("listening on"))
+        });
+        Self(process)
+    }
+
+    /// All until now.
+    fn packets(&self, lab: &Lab) -> Vec<String> {
+        let last = connect(lab, Family::V4).local_address().port();
+        let mark = format!(".{last} >");
+        eventually("tcpdump has seen the last packet", || {
+            lines(&self.0).iter().any(|line| line.contains(&mark))
+        });
+        lines(&self.0)
+    }
+}
+
+/// Parks connections of an app, one at its first request and one at a later one.
+fn park_two(waiting: &Waiting<'_>, path: &str) {
+    for order in [[true, true], [false, true]] {
+        let mut connection = waiting.connect(Family::V4);
+        for matching in order {
+            let answer = connection.ask(request(path, matching));
+            let by_alice = answer.text().contains("\"served_by\": \"alice\"");
+            assert_eq!(by_alice, matching, "{}", answer.text());
+        }
+    }
+    assert_eq!(waiting.counted("parked"), 2);
+}
+
+#[test]
+fn an_app_sees_a_plain_end_of_stream() {
+    for how in [Ends::Node, Ends::Threads] {
+        in_lab(|lab| {
+            let app = App::ends(lab, &lab.pod, how, PORT);
+            let waiting = Waiting::without_app(lab);
+            let _alice = waiting.intercept("inspect");
+            park_two(&waiting, "/");
+            eventually("both have ended", || {
+                app.log().lines(Stream::Stdout).iter().filter(|line| *line == "end").count() == 2
+            });
+            let errors = matching(app.log(), "error");
+            assert!(errors.is_empty(), "{how:?}: {errors:?}");
+            drop(waiting);
+        });
+    }
+}
+
+#[test]
+fn nginx_sees_nothing_unusual() {
+    in_lab(|lab| {
+        let nginx = Nginx::start(lab, &lab.pod, &[PORT]);
+        let waiting = Waiting::without_app(lab);
+        let _alice = waiting.intercept("inspect");
+        park_two(&waiting, "/who");
+        let errors = nginx.log().lines(Stream::Stderr);
+        assert!(errors.is_empty(), "{errors:?}");
+        drop(waiting);
+    });
+}
+
+#[test]
+fn gunicorn_sees_nothing_unusual() {
+    in_lab(|lab| {
+        let app = App::gunicorn(lab, &lab.pod, PORT);
+        let waiting = Waiting::without_app(lab);
+        let _alice = waiting.intercept("inspect");
+        park_two(&waiting, "/");
+        let errors: Vec<String> =
+            ["rror", "Traceback", "reset"].iter().flat_map(|word| matching(app.log(), word)).collect();
+        let errors: Vec<&String> = errors.iter().filter(|line| !line.contains("errorlog")).collect();
+        assert!(errors.iter().all(|line| line.contains("  ")), "{errors:?}");
+        drop(waiting);
+    });
+}
+
+#[test]
+fn every_answer_is_right_under_live_load() {
+    const FRESH: usize = 300;
+    const KEPT: usize = 100;
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let mut kept: Vec<Connection> = (0..KEPT).map(|n| waiting.connect(Family::BOTH[n % 2])).collect();
+        for connection in &mut kept {
+            ask(connection, false);
+        }
+        let _alice = waiting.intercept("inspect");
+        with_live_load(lab, || {
+            for (number, connection) in kept.iter_mut().enumerate() {
+                ask(connection, false);
+                ask(connection, true);
+                ask(connection, number % 2 == 0);
+            }
+            for number in 0..FRESH {
+                let mut connection = waiting.connect(Family::BOTH[number % 2]);
+                ask(&mut connection, true);
+                ask(&mut connection, number % 3 == 0);
+            }
+        });
+        assert!(waiting.counted("parked") >= (FRESH + KEPT) as u64 - waiting.counted("given_back"));
+    });
+}
+
+/// Runs `work` while other connections carry requests for the app, each of which it must answer.
+#[track_caller]
+fn with_live_load<T>(lab: &Lab, work: impl FnOnce() -> T) -> T {
+    let (done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let outcome = thread::scope(|scope| {
+        for number in 0..4 {
+            let (done, answered) = (&done, &answered);
+            scope.spawn(move || {
+                let mut connection = connect(lab, Family::BOTH[number % 2]);
+                while !done.load(Relaxed) {
+                    ask(&mut connection, false);
+                    answered.fetch_add(1, Relaxed);
+                    if number == 3 {
+                        connection = connect(lab, Family::BOTH[answered.load(Relaxed) % 2]);
+                    }
+                }
+            });
+        }
+        let finish = Finish(&done);
+        let outcome = work();
+        drop(finish);
+        outcome
+    });
+    assert!(answered.into_inner() > 10, "there was a load");
+    outcome
+}
+
+/// Ends the load, also when the work panics.
+struct Finish<'a>(&'a AtomicBool);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[test]
+fn requests_without_the_context_never_fail_when_the_agent_dies() {
+    for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
+        in_lab(|lab| {
+            let waiting = Waiting::new(lab);
+            let alice = waiting.intercept("inspect");
+            let servers = with_live_load(lab, || {
+                for _ in 0..10 {
+                    ask(&mut connect(lab, Family::V4), true);
+                }
+                if signal == Signal::SIGSTOP {
+                    waiting.agent.freeze();
+                }
+                let Waiting { agent, _alice_app, _app, .. } = waiting;
+                let frozen = if signal == Signal::SIGKILL {
+                    agent.kill();
+                    None
+                } else {
+                    Some(agent)
+                };
+                // What is held when it stops, or shortly after, is the app's again.
+                for number in 0..20 {
+                    let mut connection = connect(lab, Family::BOTH[number % 2]);
+                    let answer = connection.ask(request("/whoami", true));
+                    assert_eq!(served_by(&answer), "app", "{signal} {number}");
+                    ask(&mut connection, false);
+                }
+                if let Some(agent) = &frozen {
+                    agent.thaw();
+                    eventually("alice answers again", || {
+                        served_by(&connect(lab, Family::V4).ask(request("/whoami", true))) == "alice"
+                    });
+                }
+                drop(alice);
+                (frozen, _alice_app, _app)
+            });
+            drop(servers);
+        });
+    }
+}
+
+#[test]
+fn a_parked_connection_ends_plainly_when_its_intercept_does() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let alice = waiting.intercept("inspect");
+        let mut connections = Family::BOTH.map(|family| waiting.connect(family));
+        for connection in &mut connections {
+            ask(connection, true);
+            ask(connection, false);
+        }
+        assert!(alice.interrupt().success());
+        for connection in &mut connections {
+            assert_eq!(connection.rest(), b"");
+        }
+        assert_eq!(served_by(&waiting.connect(Family::V4).ask(request("/whoami", true))), "app");
+        eventually("nothing is attached", || lab.attached().is_empty());
+    });
+}
+
+#[test]
+fn a_parked_connection_that_is_idle_is_retired() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("inspect");
+        let mut connection = waiting.connect(Family::V4);
+        ask(&mut connection, true);
+        ask(&mut connection, false);
+        assert_eq!(connection.rest(), b"", "a plain end");
+        assert_eq!(waiting.counted("retired"), 1);
+    });
+}
+
+#[test]
+fn without_a_header_to_look_for_inspect_is_refused_and_auto_falls_back() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let all = |datapath: &str| {
+            let intercept = lab::Intercept::new(lab, &waiting.agent, PORT, LOCAL).name("all");
+            intercept.argument("--all").argument("--datapath").argument(datapath)
+        };
+        let refusal = all("inspect").refused();
+        assert!(refusal.stderr.contains("no header to look for"), "{refusal:?}");
+        assert_eq!(lab.attached(), Vec::<String>::new());
+        let everybody = all("auto").start(lab);
+        assert!(matching(everybody.log(), "no header to look for").len() == 1, "{}", everybody.log());
+        assert_eq!(waiting.agent.list()[0]["datapath"], "proxy");
+        assert_eq!(served_by(&waiting.connect(Family::V4).ask(request("/whoami", false))), "alice");
+    });
+}
