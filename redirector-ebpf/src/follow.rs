@@ -27,7 +27,7 @@ use crate::{
     sockets::{self, TCP_ESTABLISHED},
 };
 
-/// The ports (host order) whose requests are read; only presence counts.
+/// The ports (host order) whose requests are read, and the [`name_bit`](redirector_common::name_bit)s of what is looked for in them.
 #[map]
 static INSPECTED_PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
 
@@ -50,9 +50,11 @@ pub struct Payload {
 /// A segment from the client. True: it is held, drop it.
 #[inline(never)]
 pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
-    if segment.flags & (TCP_SYN | TCP_RST) != 0 || !is_inspected(tuple.app_port) {
+    if segment.flags & (TCP_SYN | TCP_RST) != 0 {
         return false;
     }
+    // SAFETY: the value is copied at once.
+    let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return false };
     let Some(len) = segment.payload_len(ctx) else { return false };
     let link = packet::link_len(ctx);
     if len == 0 || link == packet::UNKNOWN_LINK {
@@ -75,7 +77,7 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
             if connection.is_null() || (*connection).raw != 0 || !(*connection).try_lock() {
                 return false;
             }
-            let held = read_request(ctx, segment, tuple, payload, &mut *connection, tcp);
+            let held = read_request(ctx, segment, tuple, payload, names, &mut *connection, tcp);
             (*connection).unlock();
             held
         }
@@ -89,6 +91,7 @@ fn read_request(
     segment: &Segment,
     tuple: &Tuple,
     payload: Payload,
+    names: u32,
     connection: &mut Connection,
     tcp: *mut TcpSock,
 ) -> bool {
@@ -143,6 +146,7 @@ fn read_request(
     work.first_interesting = 0;
     work.interesting = 0;
     work.port = u32::from(tuple.app_port);
+    work.names = names;
     work.at = payload.at + seen;
     work.end = payload.at + len;
     let finished = scanning::read_requests(ctx, work);

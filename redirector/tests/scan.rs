@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use redirector::context::{Condition, Matcher, Needle};
 use redirector::http1::{MAX_HEAD, MethodKind, RequestFramer, RequestStep};
 use redirector_common::fnv1a_32;
-use redirector_common::scan::{END, HEAD, Needles, NoNeedles, RequestScan, ResponseScan};
+use redirector_common::scan::{BLOCK, Block, END, HEAD, Needles, NoNeedles, RequestScan, ResponseScan};
 use std::collections::BTreeSet;
 
 /// What a scan said: where in the stream something ended.
@@ -30,49 +30,137 @@ fn push_seen(seen: &mut Vec<Seen>, event: u32, at: usize) {
     }
 }
 
-/// As the eBPF program does it, with bytes skipped where that is allowed and `skip` says so.
-fn scan_requests(stream: &[u8], needles: &impl Needles, skip: bool) -> (Scanned, Vec<bool>) {
-    let mut scan = RequestScan::default();
-    let (mut seen, mut interesting) = (Vec::new(), Vec::new());
-    let mut at = 0;
-    while at < stream.len() {
-        let skipped = (scan.skippable() as usize).min(stream.len() - at);
-        if skip && skipped > 0 {
-            scan.skip(u32::try_from(skipped).unwrap());
-            at += skipped;
-            continue;
-        }
-        let event = scan.push(stream[at], needles);
-        at += 1;
-        push_seen(&mut seen, event, at);
-        if event & HEAD != 0 {
-            interesting.push(scan.is_interesting());
-        }
-    }
-    ((seen, scan.is_raw()), interesting)
+/// How bytes get into a scan.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    /// Each one.
+    Byte,
+    /// As the eBPF program does it: in blocks, of these sizes in turn, with bytes skipped where that is allowed.
+    Blocks(&'static [usize]),
 }
 
-fn scan_responses(stream: &[u8], methods: &[MethodKind], skip: bool) -> Scanned {
-    let mut scan = ResponseScan::default();
-    let mut methods = methods.iter().cycle();
-    let mut method = methods.next();
+const BLOCKS: [By; 4] =
+    [By::Blocks(&[BLOCK]), By::Blocks(&[1, 2, 3]), By::Blocks(&[7, 64, 1, 333]), By::Blocks(&[16])];
+
+/// Either scan.
+trait Scan {
+    fn push(&mut self, byte: u8) -> u32;
+    fn read(&mut self, block: &Block, at: u32, end: u32) -> (u32, u32);
+    fn skippable(&self) -> u32;
+    fn skip(&mut self, bytes: u32);
+    /// Something has ended.
+    fn ended(&mut self, event: u32);
+}
+
+fn drive(scan: &mut impl Scan, stream: &[u8], by: By) -> Vec<Seen> {
     let mut seen = Vec::new();
+    let By::Blocks(sizes) = by else {
+        for (index, &byte) in stream.iter().enumerate() {
+            let event = scan.push(byte);
+            push_seen(&mut seen, event, index + 1);
+            scan.ended(event);
+        }
+        return seen;
+    };
+    let mut sizes = sizes.iter().cycle();
     let mut at = 0;
     while at < stream.len() {
         let skipped = (scan.skippable() as usize).min(stream.len() - at);
-        if skip && skipped > 0 {
+        if skipped > 0 {
             scan.skip(u32::try_from(skipped).unwrap());
             at += skipped;
             continue;
         }
-        let event = scan.push(stream[at], method == Some(&MethodKind::Head));
-        at += 1;
-        push_seen(&mut seen, event, at);
-        if event & END != 0 {
-            method = methods.next();
+        let len = (*sizes.next().unwrap()).min(stream.len() - at);
+        // What is behind the end must not be looked at.
+        let mut block = Block { bytes: [b'\n'; BLOCK] };
+        block.bytes[..len].copy_from_slice(&stream[at..at + len]);
+        let mut within = 0;
+        while within < len {
+            let (next, event) =
+                scan.read(&block, u32::try_from(within).unwrap(), u32::try_from(len).unwrap());
+            assert!(next as usize > within && next as usize <= len, "from {within} to {next} of {len}");
+            within = next as usize;
+            push_seen(&mut seen, event, at + within);
+            scan.ended(event);
+        }
+        at += len;
+    }
+    seen
+}
+
+struct Requests<'a, N> {
+    scan: RequestScan,
+    needles: &'a N,
+    interesting: Vec<bool>,
+}
+
+impl<N: Needles> Scan for Requests<'_, N> {
+    fn push(&mut self, byte: u8) -> u32 {
+        self.scan.push(byte, self.needles)
+    }
+
+    fn read(&mut self, block: &Block, at: u32, end: u32) -> (u32, u32) {
+        self.scan.read(block, at, end, self.needles)
+    }
+
+    fn skippable(&self) -> u32 {
+        self.scan.skippable()
+    }
+
+    fn skip(&mut self, bytes: u32) {
+        self.scan.skip(bytes);
+    }
+
+    fn ended(&mut self, event: u32) {
+        if event & HEAD != 0 {
+            self.interesting.push(self.scan.is_interesting());
         }
     }
-    (seen, scan.is_raw())
+}
+
+struct Responses<'a> {
+    scan: ResponseScan,
+    methods: std::iter::Cycle<std::slice::Iter<'a, MethodKind>>,
+    method: Option<&'a MethodKind>,
+}
+
+impl Scan for Responses<'_> {
+    fn push(&mut self, byte: u8) -> u32 {
+        self.scan.push(byte, self.method == Some(&MethodKind::Head))
+    }
+
+    fn read(&mut self, block: &Block, at: u32, end: u32) -> (u32, u32) {
+        self.scan.read(block, at, end, self.method == Some(&MethodKind::Head))
+    }
+
+    fn skippable(&self) -> u32 {
+        self.scan.skippable()
+    }
+
+    fn skip(&mut self, bytes: u32) {
+        self.scan.skip(bytes);
+    }
+
+    fn ended(&mut self, event: u32) {
+        if event & END != 0 {
+            self.method = self.methods.next();
+        }
+    }
+}
+
+fn scan_requests(stream: &[u8], needles: &impl Needles, by: By) -> (Scanned, Vec<bool>) {
+    let mut requests = Requests { scan: RequestScan::default(), needles, interesting: Vec::new() };
+    let seen = drive(&mut requests, stream, by);
+    ((seen, requests.scan.is_raw()), requests.interesting)
+}
+
+fn scan_responses(stream: &[u8], methods: &[MethodKind], by: By) -> Scanned {
+    let mut methods = methods.iter().cycle();
+    let method = methods.next();
+    let mut responses = Responses { scan: ResponseScan::default(), methods, method };
+    let seen = drive(&mut responses, stream, by);
+    (seen, responses.scan.is_raw())
 }
 
 /// The same from the framers' events.
@@ -100,22 +188,26 @@ fn assert_agrees((scanned, raw): &Scanned, framed: &[Seen], stream: &[u8]) {
 
 #[track_caller]
 fn assert_requests_agree(stream: &[u8]) -> Scanned {
-    let (scanned, _) = scan_requests(stream, &NoNeedles, false);
+    let (scanned, _) = scan_requests(stream, &NoNeedles, By::Byte);
     assert_agrees(&scanned, &seen_by_framers(&run_requests(stream, &whole())), stream);
-    assert_eq!(scan_requests(stream, &NoNeedles, true).0, scanned, "skipping changes it");
+    for by in BLOCKS {
+        assert_eq!(scan_requests(stream, &NoNeedles, by).0, scanned, "{by:?}");
+    }
     scanned
 }
 
 #[track_caller]
 fn assert_responses_agree(stream: &[u8], methods: &[MethodKind]) -> Scanned {
-    let scanned = scan_responses(stream, methods, false);
+    let scanned = scan_responses(stream, methods, By::Byte);
     let mut framed = seen_by_framers(&run_responses(stream, methods, &whole()));
     // Only the framer is told that the stream is over, which ends a body without a length.
     if !scanned.1 && framed.len() == scanned.0.len() + 1 && framed.last() == Some(&Seen::End(stream.len())) {
         framed.pop();
     }
     assert_agrees(&scanned, &framed, stream);
-    assert_eq!(scan_responses(stream, methods, true), scanned, "skipping changes it");
+    for by in BLOCKS {
+        assert_eq!(scan_responses(stream, methods, by), scanned, "{by:?}");
+    }
     scanned
 }
 
@@ -189,7 +281,10 @@ proptest! {
     ) {
         let stream = requests.concat();
         let wanted = Wanted::of(&matcher);
-        let ((seen, _), interesting) = scan_requests(&stream, &wanted, false);
+        let ((seen, _), interesting) = scan_requests(&stream, &wanted, By::Byte);
+        for by in BLOCKS {
+            prop_assert_eq!(&scan_requests(&stream, &wanted, by).1, &interesting);
+        }
         let matches = matches_of(&stream, &matcher);
         prop_assert!(seen.len() >= 2 * requests.len(), "gave up on {:?}", String::from_utf8_lossy(&stream));
         for (index, (matches, interesting)) in matches.iter().zip(&interesting).enumerate() {
@@ -201,7 +296,7 @@ proptest! {
     fn requests_without_any_of_the_names_stay_live(requests in prop::collection::vec(any_request(), 1..4)) {
         let stream: Vec<u8> = requests.iter().flat_map(Message::bytes).collect();
         let key = Matcher { conditions: vec![Condition::Key("abcdefghijklmnop".parse().unwrap())] };
-        let (_, interesting) = scan_requests(&stream, &Wanted::of(&key), false);
+        let (_, interesting) = scan_requests(&stream, &Wanted::of(&key), By::Byte);
         prop_assert_eq!(interesting, vec![false; requests.len()]);
     }
 }
@@ -349,32 +444,32 @@ fn what_the_framer_takes_for_raw_is_given_up() {
 #[test]
 fn connections_that_change_their_protocol_are_given_up() {
     for head in ["GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\n\r\n"] {
-        let ((seen, raw), _) = scan_requests(head.as_bytes(), &NoNeedles, false);
+        let ((seen, raw), _) = scan_requests(head.as_bytes(), &NoNeedles, By::Byte);
         assert!(raw && seen.is_empty(), "{head:?}");
     }
-    assert!(scan_responses(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", &[MethodKind::Other], false).1);
+    assert!(scan_responses(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", &[MethodKind::Other], By::Byte).1);
 }
 
 #[test]
 fn bodies_of_two_gibibytes_are_given_up() {
     for (length, raw) in [("2147483600", false), ("2147483648", true), ("99999999999", true)] {
         let head = format!("PUT / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
-        assert_eq!(scan_requests(head.as_bytes(), &NoNeedles, false).0.1, raw, "{length}");
+        assert_eq!(scan_requests(head.as_bytes(), &NoNeedles, By::Byte).0.1, raw, "{length}");
         let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
-        assert_eq!(scan_responses(response.as_bytes(), &[MethodKind::Other], false).1, raw, "{length}");
+        assert_eq!(scan_responses(response.as_bytes(), &[MethodKind::Other], By::Byte).1, raw, "{length}");
     }
     for (size, raw) in
         [("7fffffff", false), ("80000000", true), ("0000000000000001", false), ("00000000000000001", true)]
     {
         let head = format!("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{size}\r\n");
-        assert_eq!(scan_requests(head.as_bytes(), &NoNeedles, false).0.1, raw, "{size}");
+        assert_eq!(scan_requests(head.as_bytes(), &NoNeedles, By::Byte).0.1, raw, "{size}");
     }
 }
 
 #[test]
 fn a_response_without_a_length_never_ends() {
     let stream = b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(scan_responses(stream, &[MethodKind::Other], false), (vec![Seen::Head(19)], false));
+    assert_eq!(scan_responses(stream, &[MethodKind::Other], By::Byte), (vec![Seen::Head(19)], false));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::names::{
     KEPT, is_content_length, is_text_byte, is_token_byte, is_transfer_encoding, is_upgrade, to_lower_case,
 };
-use super::{END, Event, HEAD, NONE, Needles};
+use super::{Block, END, Event, HEAD, NONE, Needles};
 
 /// Longest head, and longest trailer section, in bytes.
 pub const MAX_HEAD: u32 = 64 * 1024;
@@ -30,9 +30,9 @@ pub const VERSION_END: u32 = 6;
 pub const CODE: u32 = 7;
 pub const REASON: u32 = 8;
 pub const START_LINE_LF: u32 = 9;
-const LINE_START: u32 = 10;
-const NAME: u32 = 11;
-const VALUE: u32 = 12;
+pub const LINE_START: u32 = 10;
+pub const NAME: u32 = 11;
+pub const VALUE: u32 = 12;
 const LINE_LF: u32 = 13;
 const HEAD_LF: u32 = 14;
 const LENGTH_START: u32 = 15;
@@ -143,6 +143,76 @@ impl Message {
         };
         self.state = next;
         Some(NONE)
+    }
+
+    /// Reads what can be read at once of a header's value, and says where it got to; [`Self::push`] takes it from there. At
+    /// least one byte if the byte at `at` is one of a value.
+    #[inline(always)]
+    pub fn read_value(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        let mut next = block.find(at, end, b' ', false);
+        if next + 1 < end && block.byte(next) == b'\r' && block.byte(next + 1) == b'\n' {
+            next += 2;
+            self.state = LINE_START;
+        }
+        self.count_many(next - at);
+        next
+    }
+
+    /// The same with a header's name, from its first byte to its colon, in [`LINE_START`] or [`NAME`].
+    #[inline(always)]
+    pub fn read_name(&mut self, block: &Block, at: u32, end: u32, needles: &impl Needles) -> u32 {
+        /// Longer names take several turns.
+        const LONGEST: u32 = 48;
+        let mut next = at;
+        let mut byte = block.byte(next);
+        if self.state == LINE_START {
+            if !is_token_byte(byte) || self.lines >= MAX_HEADERS {
+                return at;
+            }
+            self.lines += 1;
+            self.begin_name(to_lower_case(byte));
+            self.state = NAME;
+            next += 1;
+        }
+        let mut hash = self.hash;
+        for _ in 0..LONGEST {
+            if next >= end {
+                break;
+            }
+            byte = block.byte(next);
+            if !is_token_byte(byte) {
+                break;
+            }
+            let lower = to_lower_case(byte);
+            self.keep(lower);
+            hash = (hash ^ lower as u32).wrapping_mul(FNV_PRIME);
+            next += 1;
+        }
+        self.hash = hash;
+        if next < end && byte == b':' {
+            self.end_name(needles);
+            next += 1;
+        }
+        self.count_many(next - at);
+        next
+    }
+
+    /// The same with the bytes of a body, but for its last.
+    #[inline(always)]
+    pub fn read_body(&mut self, at: u32, end: u32) -> u32 {
+        let skippable = self.skippable();
+        let left = end.saturating_sub(at);
+        let bytes = if skippable < left { skippable } else { left };
+        self.skip(bytes);
+        at + bytes
+    }
+
+    #[inline(always)]
+    pub fn count_many(&mut self, bytes: u32) {
+        self.length += bytes;
+        if self.length > MAX_HEAD {
+            self.state = RAW;
+        }
     }
 
     /// Counts a byte of a head or trailer section.
@@ -281,6 +351,13 @@ impl Message {
             }
             return NONE;
         }
+        self.end_name(needles);
+        NONE
+    }
+
+    /// At its colon.
+    #[inline(always)]
+    fn end_name(&mut self, needles: &impl Needles) {
         let mut next = VALUE;
         if is_content_length(&self.name, self.matched) {
             next = if self.flags & HAS_LENGTH == 0 { LENGTH_START } else { RAW };
@@ -298,7 +375,6 @@ impl Message {
         }
         self.matched = 0;
         self.state = next;
-        NONE
     }
 
     /// `1*DIGIT` with blanks around it.

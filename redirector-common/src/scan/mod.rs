@@ -1,17 +1,19 @@
 //! Where the messages of an HTTP/1.x connection begin and end, and whether a request may be a developer's
 //! (RFC 9112): the eBPF half's way to see what `redirector::http1` sees.
 //!
-//! Bytes go in one at a time and nothing of them is kept, so a scan goes on wherever a segment ends. What the framers of
+//! Bytes go in in blocks, or one at a time, and nothing of them is kept, so a scan goes on wherever a segment ends. What the framers of
 //! `redirector::http1` don't understand is raw here too, and so is what would cost too much here: a body of 2 GiB, or bytes
 //! beyond ASCII in a request target. Raw is for good.
 //!
 //! Written for the verifier: plain integers, no slices, no panics, few branches for a byte.
 
+mod block;
 mod message;
 mod names;
 mod request;
 mod response;
 
+pub use block::{BLOCK, Block};
 pub use message::{LARGEST_BODY, MAX_HEAD, MAX_HEADERS};
 pub use request::RequestScan;
 pub use response::ResponseScan;

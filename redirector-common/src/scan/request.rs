@@ -1,11 +1,11 @@
 //! The requests of a connection.
 
 use super::message::{
-    Body, EMPTY_LINE_LF, HTTP_1_0, INTERESTING, IS_HEAD, METHOD, Message, RAW, START, START_LINE_LF, TARGET,
-    TARGET_START, UPGRADE, VERSION, line_feed,
+    Body, EMPTY_LINE_LF, HTTP_1_0, INTERESTING, IS_HEAD, LINE_START, METHOD, Message, NAME, RAW, START,
+    START_LINE_LF, TARGET, TARGET_START, UPGRADE, VALUE, VERSION, line_feed,
 };
 use super::names::{is_connect, is_head, is_token_byte};
-use super::{Event, NONE, Needles};
+use super::{Block, Event, NONE, Needles};
 
 /// Longest method that is taken for one.
 const MAX_METHOD: u16 = 32;
@@ -20,6 +20,26 @@ const VERSION_PREFIX: u64 = u64::from_le_bytes(*b"HTTP/1.\0");
 pub struct RequestScan(Message);
 
 impl RequestScan {
+    /// Judges the bytes of `block` from `at` on, at least one and at most those before `end`; says where it got to, and
+    /// what the last of them ended.
+    #[inline(always)]
+    pub fn read(&mut self, block: &Block, at: u32, end: u32, needles: &impl Needles) -> (u32, Event) {
+        let next = match self.0.state {
+            VALUE => self.0.read_value(block, at, end),
+            LINE_START | NAME => self.0.read_name(block, at, end, needles),
+            TARGET => {
+                let next = block.find(at, end, b'!', true);
+                self.0.count_many(next - at);
+                next
+            }
+            _ => self.0.read_body(at, end),
+        };
+        if next != at {
+            return (next, NONE);
+        }
+        (at + 1, self.push(block.byte(at), needles))
+    }
+
     /// Judges the next byte.
     #[inline(always)]
     pub fn push(&mut self, byte: u8, needles: &impl Needles) -> Event {

@@ -1,10 +1,11 @@
 //! The responses of a connection.
 
 use super::message::{
-    Body, CODE, HTTP_1_0, Message, RAW, REASON, START, START_LINE_LF, VERSION, VERSION_END, line_feed,
+    Body, CODE, HTTP_1_0, LINE_START, Message, NAME, RAW, REASON, START, START_LINE_LF, VALUE, VERSION,
+    VERSION_END, line_feed,
 };
 use super::names::is_text_byte;
-use super::{Event, NONE, NoNeedles};
+use super::{Block, Event, NONE, NoNeedles};
 
 /// `HTTP/1.`; a digit follows.
 const VERSION_PREFIX: u64 = u64::from_le_bytes(*b"HTTP/1.\0");
@@ -15,6 +16,20 @@ const VERSION_PREFIX: u64 = u64::from_le_bytes(*b"HTTP/1.\0");
 pub struct ResponseScan(Message);
 
 impl ResponseScan {
+    /// As [`RequestScan::read`](super::RequestScan::read).
+    #[inline(always)]
+    pub fn read(&mut self, block: &Block, at: u32, end: u32, to_head: bool) -> (u32, Event) {
+        let next = match self.0.state {
+            VALUE => self.0.read_value(block, at, end),
+            LINE_START | NAME => self.0.read_name(block, at, end, &NoNeedles),
+            _ => self.0.read_body(at, end),
+        };
+        if next != at {
+            return (next, NONE);
+        }
+        (at + 1, self.push(block.byte(at), to_head))
+    }
+
     /// Judges the next byte. `to_head` tells of the request that is being answered: it was a HEAD.
     #[inline(always)]
     pub fn push(&mut self, byte: u8, to_head: bool) -> Event {
