@@ -27,6 +27,16 @@ impl Block {
         u64::from_le(unsafe { self.bytes.as_ptr().add(at).cast::<u64>().read() })
     }
 
+    /// The eight bytes from `at` on, the first one lowest; there must be a word behind theirs.
+    #[inline(always)]
+    pub fn word_at(&self, at: u32) -> u64 {
+        let shift = at % 8 * 8;
+        let low = self.word(at / 8) >> shift;
+        // In two steps, because a shift by all 64 bits is none.
+        let high = self.word(at / 8 + 1) << 1 << (63 - shift);
+        low | high
+    }
+
     /// The first byte in `at..end` that is below `lowest` (at most 0x80), or 0x7f, or with `ascii` above it; else `end`.
     #[inline(always)]
     pub fn find(&self, at: u32, end: u32, lowest: u8, ascii: bool) -> u32 {
@@ -87,6 +97,11 @@ mod tests {
                     }
                 }
             }
+        }
+        block.bytes[..17].copy_from_slice(b"abcdefghijklmnopq");
+        for at in 0..9 {
+            let expected = &block.bytes[at as usize..at as usize + 8];
+            assert_eq!(block.word_at(at).to_le_bytes(), expected, "{at}");
         }
         block.bytes = [0x80; BLOCK];
         assert_eq!(block.find(3, BLOCK as u32, 0x20, false), BLOCK as u32);

@@ -158,7 +158,7 @@ impl Message {
         next
     }
 
-    /// The same with a header's name, from its first byte to its colon, in [`LINE_START`] or [`NAME`].
+    /// The same with a header's name, from its first byte to its colon, in [`LINE_START`] or [`NAME`], and its value.
     #[inline(always)]
     pub fn read_name(&mut self, block: &Block, at: u32, end: u32, needles: &impl Needles) -> u32 {
         /// Longer names take several turns.
@@ -174,7 +174,8 @@ impl Message {
             self.state = NAME;
             next += 1;
         }
-        let mut hash = self.hash;
+        // In registers, not in memory, while it goes on.
+        let (mut hash, mut len) = (self.hash, self.matched);
         for _ in 0..LONGEST {
             if next >= end {
                 break;
@@ -184,17 +185,20 @@ impl Message {
                 break;
             }
             let lower = to_lower_case(byte);
-            self.keep(lower);
+            if (len as usize) < KEPT {
+                self.name[len as usize] = lower;
+            }
+            len = len.wrapping_add(1);
             hash = (hash ^ lower as u32).wrapping_mul(FNV_PRIME);
             next += 1;
         }
-        self.hash = hash;
+        (self.hash, self.matched) = (hash, len);
         if next < end && byte == b':' {
             self.end_name(needles);
             next += 1;
         }
         self.count_many(next - at);
-        next
+        if self.state == VALUE && next < end { self.read_value(block, next, end) } else { next }
     }
 
     /// The same with the bytes of a body, but for its last.
@@ -205,6 +209,17 @@ impl Message {
         let bytes = if skippable < left { skippable } else { left };
         self.skip(bytes);
         at + bytes
+    }
+
+    /// `HTTP/1.0` or `HTTP/1.1` at `at`, with `flags` set accordingly.
+    #[inline(always)]
+    pub fn is_version(&mut self, block: &Block, at: u32) -> bool {
+        let word = block.word_at(at);
+        if word == u64::from_le_bytes(*b"HTTP/1.0") {
+            self.flags |= HTTP_1_0;
+            return true;
+        }
+        word == u64::from_le_bytes(*b"HTTP/1.1")
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use super::message::{
     START_LINE_LF, TARGET, TARGET_START, UPGRADE, VALUE, VERSION, line_feed,
 };
 use super::names::{is_connect, is_head, is_token_byte};
-use super::{Block, Event, NONE, Needles};
+use super::{BLOCK, Block, Event, NONE, Needles};
 
 /// Longest method that is taken for one.
 const MAX_METHOD: u16 = 32;
@@ -27,17 +27,33 @@ impl RequestScan {
         let next = match self.0.state {
             VALUE => self.0.read_value(block, at, end),
             LINE_START | NAME => self.0.read_name(block, at, end, needles),
-            TARGET => {
-                let next = block.find(at, end, b'!', true);
-                self.0.count_many(next - at);
-                next
-            }
+            TARGET => self.read_target(block, at, end),
             _ => self.0.read_body(at, end),
         };
         if next != at {
             return (next, NONE);
         }
         (at + 1, self.push(block.byte(at), needles))
+    }
+
+    /// Reads a request target, and a version if the whole line is there.
+    #[inline(always)]
+    fn read_target(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        /// ` HTTP/1.1\r\n`
+        const REST: u32 = 11;
+        let message = &mut self.0;
+        let mut next = block.find(at, end, b'!', true);
+        let whole = next + REST <= end && next + REST + 8 <= BLOCK as u32 && block.byte(next) == b' ';
+        if whole
+            && block.byte(next + 9) == b'\r'
+            && block.byte(next + 10) == b'\n'
+            && message.is_version(block, next + 1)
+        {
+            next += REST;
+            message.begin_lines();
+        }
+        message.count_many(next - at);
+        next
     }
 
     /// Judges the next byte.

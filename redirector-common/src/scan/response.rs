@@ -22,12 +22,40 @@ impl ResponseScan {
         let next = match self.0.state {
             VALUE => self.0.read_value(block, at, end),
             LINE_START | NAME => self.0.read_name(block, at, end, &NoNeedles),
+            START => self.read_status_line(block, at, end),
             _ => self.0.read_body(at, end),
         };
         if next != at {
             return (next, NONE);
         }
         (at + 1, self.push(block.byte(at), to_head))
+    }
+
+    /// Reads a status line, if the whole line is there.
+    #[inline(always)]
+    fn read_status_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        /// `HTTP/1.1 200 `, and the shortest rest.
+        const REASON_AT: u32 = 13;
+        let message = &mut self.0;
+        message.flags = 0;
+        if at + REASON_AT + 8 > end || !message.is_version(block, at) {
+            return at;
+        }
+        let hundreds = block.byte(at + 9).wrapping_sub(b'0') as u16;
+        let tens = block.byte(at + 10).wrapping_sub(b'0') as u16;
+        let ones = block.byte(at + 11).wrapping_sub(b'0') as u16;
+        let spaced = block.byte(at + 8) == b' ' && block.byte(at + 12) == b' ';
+        if !spaced || hundreds.wrapping_sub(1) > 8 || tens > 9 || ones > 9 {
+            return at;
+        }
+        let reason_end = block.find(at + REASON_AT, end, b' ', false);
+        if reason_end + 1 >= end || block.byte(reason_end) != b'\r' || block.byte(reason_end + 1) != b'\n' {
+            return at;
+        }
+        message.status = hundreds * 100 + tens * 10 + ones;
+        message.begin_lines();
+        message.count_many(reason_end + 2 - at);
+        reason_end + 2
     }
 
     /// Judges the next byte. `to_head` tells of the request that is being answered: it was a HEAD.
