@@ -1,7 +1,7 @@
 //! What inspection (door C) and parking (door B) share: whose a connection is, what is held back, what is looked for.
 //!
 //! Maps: `HOLDS` [`Tuple`] → [`Held`], `FLOWS` [`Tuple`] → [`Flow`], `NEEDLES` [`Needle`] → `u32`,
-//! `INSPECTED_PORTS` port → `u32`, ring buffer `HELD_SEGMENTS` of [`HeldSegment`].
+//! `INSPECTED_PORTS` port → [`name_bit`]s, `AGENT_PORTS` the agent's port → the service's, ring buffer `HELD_SEGMENTS` of [`HeldSegment`].
 
 use crate::AddressBytes;
 
@@ -62,6 +62,15 @@ impl Needle {
     /// The key of a member, as it is, that makes a head interesting in any such list.
     pub const MEMBER: u16 = 2;
 }
+
+/// The value of a port in `INSPECTED_PORTS`: the bits of all names of headers and lists that are looked for. Most names that are
+/// not are told from them without a look into `NEEDLES`.
+pub const fn name_bit(hash: u32) -> u32 {
+    1 << (hash >> 27)
+}
+
+/// Nanoseconds after which a held segment that the agent has not claimed passes to the app when the client sends it again.
+pub const HOLD_DEADLINE_NS: u64 = 50_000_000;
 
 /// Bytes of a payload that the record of a held segment has room for; the client sends the rest again.
 pub const HELD_PAYLOAD: usize = 16 * 1024;

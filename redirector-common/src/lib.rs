@@ -4,6 +4,8 @@
 #![no_std]
 
 mod doors;
+pub mod scan;
+
 pub use doors::*;
 
 /// An IPv4 or IPv6 address as 16 bytes in network order; IPv4 is v4-mapped (`::ffff:a.b.c.d`).
@@ -23,9 +25,9 @@ pub const HEARTBEAT_DEADLINE_NS: u64 = 400_000_000;
 /// Nanoseconds between two beats of a healthy agent.
 pub const HEARTBEAT_INTERVAL_NS: u64 = 50_000_000;
 
-/// What became of a packet to an intercepted port; the index into the `COUNTERS` map.
+/// What became of a packet to an intercepted port, or was seen in it; the index into the `COUNTERS` map.
 ///
-/// Packets of connections that exist already are the common case and are not counted.
+/// Other packets of connections that exist already are the common case and are not counted.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
@@ -45,11 +47,29 @@ pub enum Counter {
     AssignFailed = 6,
     /// Passed on: joins a Multipath TCP connection that the app already has (RFC 8684 §3.2).
     MultipathJoin = 7,
+    /// A request head on a connection that the app has, seen from its first byte to its last.
+    Head = 8,
+    /// Such a head with one of the names of an intercept.
+    InterestingHead = 9,
+    /// A segment held back for the agent.
+    Held = 10,
+    /// Passed on: an interesting head, or one that couldn't be judged, where no request was due for certain.
+    RefusedAtBoundary = 11,
+    /// Passed on after the agent had not claimed it in time.
+    HoldExpired = 12,
+    /// Passed on instead of held: no room for it, or another packet came in between.
+    HoldFailed = 13,
+    /// Passed on instead of held: its checksum is wrong.
+    BadChecksum = 14,
+    /// A connection that is left alone from now on: not HTTP/1.x, or not any more, or not beyond doubt.
+    RawConnection = 15,
+    /// A connection whose requests were lost sight of; they are found again at the next proven boundary.
+    LostSight = 16,
 }
 
 impl Counter {
     /// How many there are: the size of the `COUNTERS` map.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 17;
 
     /// All of them, with the name they have in `status` and in metrics.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -61,6 +81,15 @@ impl Counter {
         (Self::Unreadable, "unreadable"),
         (Self::AssignFailed, "assign_failed"),
         (Self::MultipathJoin, "multipath_join"),
+        (Self::Head, "heads"),
+        (Self::InterestingHead, "interesting_heads"),
+        (Self::Held, "held"),
+        (Self::RefusedAtBoundary, "refused_at_boundary"),
+        (Self::HoldExpired, "hold_expired"),
+        (Self::HoldFailed, "hold_failed"),
+        (Self::BadChecksum, "bad_checksum"),
+        (Self::RawConnection, "raw_connections"),
+        (Self::LostSight, "lost_sight"),
     ];
 }
 

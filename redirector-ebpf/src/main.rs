@@ -3,15 +3,104 @@
 //! | program | hook | purpose |
 //! | --- | --- | --- |
 //! | `redirector_ingress` | TC ingress of a target's interfaces | hands new connections to the agent's listener |
+//! | `redirector_inspect` | the same, TCX only (kernel 6.6), in its place | and reads the requests of the connections that the app has, holds those that may be a developer's, and sends parked connections to the agent |
+//! | `redirector_egress` | TC egress of the same interfaces | follows the answers; puts the service's port on what the agent sends on parked connections |
 //! | `redirector_peer4`, `redirector_peer6` | cgroup `getpeername` | show the app the real client |
+//!
+//! Functions whose signature has an enum with data must be inlined: the kernel refuses the type information that the
+//! compiler makes of one, and without it `bpf_loop` and socket storage.
 #![no_std]
 #![no_main]
+// rustc believes that BPF can't exchange atomically, so `core::sync::atomic` lacks it; the kernel can since 5.12.
+#![allow(internal_features)]
+#![feature(core_intrinsics)]
 
-mod ingress;
-mod inspect;
+mod answer;
+mod assign;
+mod checksum;
+mod connection;
+mod counters;
+mod follow;
+mod heartbeat;
+mod hold;
 mod packet;
-mod parking;
+mod parked;
 mod peername;
+mod scanning;
+mod sockets;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use redirector_common::{Counter, Tuple};
+
+use crate::{
+    counters::count,
+    packet::{Parsed, Segment},
+    parked::Verdict,
+};
+
+#[classifier]
+pub fn redirector_ingress(ctx: TcContext) -> i32 {
+    let mut segment = Segment::default();
+    match packet::parse(&ctx, &mut segment) {
+        Parsed::Segment => assign::ingress(&ctx, &segment),
+        Parsed::Unreadable => count(Counter::Unreadable),
+        Parsed::Other => {}
+    }
+    TC_ACT_UNSPEC
+}
+
+#[classifier]
+pub fn redirector_inspect(ctx: TcContext) -> i32 {
+    let mut segment = Segment::default();
+    match packet::parse(&ctx, &mut segment) {
+        Parsed::Segment => return inspect(&ctx, &segment),
+        Parsed::Unreadable => count(Counter::Unreadable),
+        Parsed::Other => {}
+    }
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
+    let tuple = Tuple {
+        client: segment.source,
+        app: segment.destination,
+        client_port: u16::from_be_bytes(segment.source_port),
+        app_port: u16::from_be_bytes(segment.destination_port),
+    };
+    match parked::ingress(ctx, segment, &tuple) {
+        Verdict::Pass => return TC_ACT_UNSPEC,
+        Verdict::Drop => return TC_ACT_SHOT,
+        Verdict::Next => {}
+    }
+    if follow::request(ctx, segment, &tuple) {
+        return TC_ACT_SHOT;
+    }
+    assign::ingress(ctx, segment);
+    TC_ACT_UNSPEC
+}
+
+#[classifier]
+pub fn redirector_egress(ctx: TcContext) -> i32 {
+    let mut segment = Segment::default();
+    if packet::parse(&ctx, &mut segment) != Parsed::Segment {
+        return TC_ACT_UNSPEC;
+    }
+    let tuple = Tuple {
+        client: segment.destination,
+        app: segment.source,
+        client_port: u16::from_be_bytes(segment.destination_port),
+        app_port: u16::from_be_bytes(segment.source_port),
+    };
+    if let Some(verdict) = parked::egress(&ctx, &segment, &tuple) {
+        return verdict;
+    }
+    if follow::response(&ctx, &segment, &tuple) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+}
 
 /// `bpf_sk_assign` and the socket lookups are for GPL-compatible programs only.
 #[unsafe(link_section = "license")]

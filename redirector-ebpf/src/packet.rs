@@ -25,7 +25,7 @@ const MAX_EXTENSIONS: usize = 6;
 
 /// The TCP segment in the packet. Plain fields rather than an enum of address families: the verifier follows
 /// each byte, and loses its way in what the compiler makes of such an enum.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Segment {
     pub is_v6: bool,
     /// Network order; IPv4 is v4-mapped, as in the maps.
@@ -35,6 +35,8 @@ pub struct Segment {
     pub source_port: [u8; 2],
     /// Network order.
     pub destination_port: [u8; 2],
+    pub seq: u32,
+    pub ack: u32,
     pub flags: u8,
     /// Offset of the TCP header from the network header.
     pub tcp_offset: u32,
@@ -46,23 +48,52 @@ pub const TCP_FIN: u8 = 0x01;
 pub const TCP_SYN: u8 = 0x02;
 pub const TCP_RST: u8 = 0x04;
 pub const TCP_ACK: u8 = 0x10;
+pub const TCP_URG: u8 = 0x20;
 
 impl Segment {
-    /// Bytes behind the TCP header, by the length that the IP header gives.
+    /// Bytes behind the TCP header, by what the IP header says. `None` for packets beyond 64 KiB (BIG TCP), whose header
+    /// does not say it.
+    #[inline(always)]
     pub fn payload_len(&self, ctx: &TcContext) -> Option<u32> {
-        let total = if self.is_v6 {
-            let length: [u8; 2] = load(ctx, 4)?;
-            u32::from(u16::from_be_bytes(length)) + 40
-        } else {
-            let length: [u8; 2] = load(ctx, 2)?;
-            u32::from(u16::from_be_bytes(length))
-        };
-        total.checked_sub(self.tcp_offset + self.tcp_header_len)
+        let [length] = if self.is_v6 { load::<[[u8; 2]; 1]>(ctx, 4)? } else { load::<[[u8; 2]; 1]>(ctx, 2)? };
+        let length = u32::from(u16::from_be_bytes(length));
+        if length == 0 {
+            return None;
+        }
+        let total = if self.is_v6 { length + core::mem::size_of::<Ipv6Hdr>() as u32 } else { length };
+        total.checked_sub(self.payload_offset())
+    }
+
+    /// From the network header.
+    #[inline(always)]
+    pub fn payload_offset(&self) -> u32 {
+        self.tcp_offset + self.tcp_header_len
     }
 }
 
+/// Something else than an Ethernet header, or nothing, is before the network header.
+pub const UNKNOWN_LINK: u32 = u32::MAX;
+
+/// Bytes before the network header: those of an Ethernet header, or none (netkit, tun), or [`UNKNOWN_LINK`].
+#[inline(never)]
+pub fn link_len(ctx: &TcContext) -> u32 {
+    const ETHERNET: u32 = 14;
+    let Some(network) = load::<[u64; 2]>(ctx, 0) else { return UNKNOWN_LINK };
+    let at = |offset: u32| ctx.load::<[u64; 2]>(offset as usize).is_ok_and(|found| found == network);
+    if at(ETHERNET) {
+        ETHERNET
+    } else if at(0) {
+        0
+    } else {
+        UNKNOWN_LINK
+    }
+}
+
+/// What a packet is.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Parsed {
-    Segment(Segment),
+    /// A TCP segment.
+    Segment,
     /// Not TCP over IP: none of our business.
     Other,
     /// TCP, but its header is not in this packet or not where it can be found.
@@ -81,8 +112,9 @@ struct TcpStart {
     flags: u8,
 }
 
-#[inline(always)]
-pub fn parse(ctx: &TcContext) -> Parsed {
+/// Puts what it finds into `segment`: functions that return more than a number can't be called, only inlined.
+#[inline(never)]
+pub fn parse(ctx: &TcContext, segment: &mut Segment) -> Parsed {
     // A VLAN tag means that the packet belongs to a VLAN device, which has a program of its own and sees it
     // untagged. (In-band tags were moved out of the packet before TC ingress runs.)
     // SAFETY: `skb` is the context the kernel called us with.
@@ -93,14 +125,14 @@ pub fn parse(ctx: &TcContext) -> Parsed {
     }
     // SAFETY: as above.
     match u32::from(u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16)) {
-        ETH_P_IP => parse_v4(ctx),
-        ETH_P_IPV6 => parse_v6(ctx),
+        ETH_P_IP => parse_v4(ctx, segment),
+        ETH_P_IPV6 => parse_v6(ctx, segment),
         _ => Parsed::Other,
     }
 }
 
 #[inline(always)]
-fn parse_v4(ctx: &TcContext) -> Parsed {
+fn parse_v4(ctx: &TcContext, segment: &mut Segment) -> Parsed {
     let Some(ip) = load::<Ipv4Hdr>(ctx, 0) else { return Parsed::Other };
     if ip.proto != IPPROTO_TCP {
         return Parsed::Other;
@@ -111,17 +143,25 @@ fn parse_v4(ctx: &TcContext) -> Parsed {
         return Parsed::Unreadable;
     }
     let header_len = u32::from(ip.vihl & 0x0f) * 4;
-    parse_tcp(ctx, false, v4_mapped(ip.src_addr), v4_mapped(ip.dst_addr), header_len)
+    segment.is_v6 = false;
+    segment.source = v4_mapped(ip.src_addr);
+    segment.destination = v4_mapped(ip.dst_addr);
+    parse_tcp(ctx, segment, header_len)
 }
 
 #[inline(always)]
-fn parse_v6(ctx: &TcContext) -> Parsed {
+fn parse_v6(ctx: &TcContext, segment: &mut Segment) -> Parsed {
     let Some(ip) = load::<Ipv6Hdr>(ctx, 0) else { return Parsed::Other };
     let mut next = ip.next_hdr;
     let mut offset = core::mem::size_of::<Ipv6Hdr>() as u32;
     for _ in 0..MAX_EXTENSIONS {
         match next {
-            IPPROTO_TCP => return parse_tcp(ctx, true, ip.src_addr, ip.dst_addr, offset),
+            IPPROTO_TCP => {
+                segment.is_v6 = true;
+                segment.source = ip.src_addr;
+                segment.destination = ip.dst_addr;
+                return parse_tcp(ctx, segment, offset);
+            }
             IPPROTO_HOP_BY_HOP | IPPROTO_ROUTING | IPPROTO_DESTINATION => {
                 let Some([following, len]) = load::<[u8; 2]>(ctx, offset) else { return Parsed::Unreadable };
                 next = following;
@@ -135,43 +175,20 @@ fn parse_v6(ctx: &TcContext) -> Parsed {
 }
 
 #[inline(always)]
-fn parse_tcp(
-    ctx: &TcContext,
-    is_v6: bool,
-    source: AddressBytes,
-    destination: AddressBytes,
-    offset: u32,
-) -> Parsed {
+fn parse_tcp(ctx: &TcContext, segment: &mut Segment, offset: u32) -> Parsed {
     let Some(tcp) = load::<TcpStart>(ctx, offset) else { return Parsed::Unreadable };
-    Parsed::Segment(Segment {
-        is_v6,
-        source,
-        destination,
-        source_port: tcp.source,
-        destination_port: tcp.destination,
-        flags: tcp.flags,
-        tcp_offset: offset,
-        tcp_header_len: u32::from(tcp.data_offset >> 4) * 4,
-    })
+    segment.source_port = tcp.source;
+    segment.destination_port = tcp.destination;
+    segment.seq = u32::from_be_bytes(tcp.seq);
+    segment.ack = u32::from_be_bytes(tcp.ack);
+    segment.flags = tcp.flags;
+    segment.tcp_offset = offset;
+    segment.tcp_header_len = u32::from(tcp.data_offset >> 4) * 4;
+    Parsed::Segment
 }
 
-/// Copies a `T` at `offset` from the link-layer header out of the packet.
-#[inline(always)]
-pub fn load_link<T: Copy>(ctx: &TcContext, offset: u32) -> Option<T> {
-    let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: as in `load`.
-    unsafe {
-        let failed = aya_ebpf::helpers::generated::bpf_skb_load_bytes(
-            ctx.as_ptr(),
-            offset,
-            value.as_mut_ptr().cast(),
-            core::mem::size_of::<T>() as u32,
-        );
-        if failed == 0 { Some(value.assume_init()) } else { None }
-    }
-}
-
-/// Copies a `T` at `offset` from the network header out of the packet, also out of its paged part.
+/// Copies a `T` at `offset` from the network header out of the headers of the packet. (Payloads may be in pages, where only
+/// offsets from the start of the packet reach: see [`link_len`].)
 #[inline(always)]
 pub fn load<T: Copy>(ctx: &TcContext, offset: u32) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();

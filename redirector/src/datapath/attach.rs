@@ -14,6 +14,9 @@ use std::io;
 /// The name of the ingress program, which the kernel shows for its filters too.
 pub const PROGRAM: &str = "redirector_ingress";
 
+/// The program that also inspects, attached in the place of [`PROGRAM`] by TCX links only.
+pub const INSPECT_PROGRAM: &str = "redirector_inspect";
+
 /// The program on the way out, which only TCX links attach.
 pub const EGRESS_PROGRAM: &str = "redirector_egress";
 

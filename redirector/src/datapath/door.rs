@@ -1,7 +1,7 @@
 //! Everything that is attached for one target: the programs on its interfaces, and the maps that steer them.
 
 use super::{
-    attach::{AttachKind, Attachment, EGRESS_PROGRAM, PROGRAM},
+    attach::{AttachKind, Attachment, EGRESS_PROGRAM, INSPECT_PROGRAM, PROGRAM},
     inspection::Inspection,
     interfaces::{Interface, local_addresses, outside_interfaces},
     object,
@@ -106,30 +106,26 @@ impl Door {
             object,
             bound_to_thread: PhantomData,
         };
-        door.program()?.load()?;
+        door.program(PROGRAM)?.load()?;
+        door.inspection = match kind {
+            AttachKind::Clsact => Err(NO_TCX.to_owned()),
+            AttachKind::Auto | AttachKind::Tcx => door.load_inspection(),
+        };
         door.beat()?;
         door.refresh()?;
         if door.attachments.is_empty() {
             return Err(DoorError::NoInterface);
         }
-        door.inspection = door.open_inspection();
         Ok(door)
     }
 
-    /// Loads and attaches what inspection needs beyond door A.
-    fn open_inspection(&mut self) -> Result<Inspection, String> {
-        if self.attachments.iter().any(|attachment| attachment.kind != AttachKind::Tcx) {
-            return Err("it needs TCX links (kernel 6.6)".to_owned());
+    /// Loads what inspection needs beyond door A.
+    fn load_inspection(&mut self) -> Result<Inspection, String> {
+        for name in [INSPECT_PROGRAM, EGRESS_PROGRAM] {
+            let program = self.program(name).map_err(|error| error.to_string())?;
+            program.load().map_err(|error| format!("this kernel does not take {name}: {error}"))?;
         }
-        let in_words = |error: DoorError| error.to_string();
-        let egress = egress(&mut self.object).map_err(in_words)?;
-        egress.load().map_err(|error| format!("this kernel does not take the egress program: {error}"))?;
-        for attachment in &mut self.attachments {
-            attachment
-                .attach_egress(egress)
-                .map_err(|error| format!("cannot attach to {}: {error}", attachment.interface.name))?;
-        }
-        Inspection::new(&mut self.object).map_err(in_words)
+        Inspection::new(&mut self.object).map_err(|error| error.to_string())
     }
 
     /// Why connections that the app has can't be inspected, if they can't.
@@ -207,7 +203,7 @@ impl Door {
             match self.attach(&interface, kind) {
                 Ok(attachment) => self.attachments.push(attachment),
                 // It may have vanished meanwhile, or be of a kind that takes no programs: the others matter more.
-                Err(source) => failed = Some(DoorError::Attach { interface: interface.name, source }),
+                Err(error) => failed = Some(error),
             }
         }
         match failed {
@@ -253,25 +249,36 @@ impl Door {
         self.attachments.iter().map(|attachment| (attachment.interface.name.as_str(), attachment.kind))
     }
 
-    fn attach(&mut self, interface: &Interface, kind: AttachKind) -> Result<Attachment, ProgramError> {
-        let program = self.object.program_mut(PROGRAM).ok_or(ProgramError::NotLoaded)?;
-        let mut attachment = Attachment::attach(program.try_into()?, interface, kind)?;
-        if self.inspection.is_ok()
-            && let Some(egress) = self.object.program_mut(EGRESS_PROGRAM)
-        {
-            attachment.attach_egress(egress.try_into()?)?;
+    /// With inspection where the kernel can do it, else without. What one interface can't do none does.
+    fn attach(&mut self, interface: &Interface, kind: AttachKind) -> Result<Attachment, DoorError> {
+        if self.inspection.is_ok() {
+            match self.attach_inspection(interface) {
+                Ok(attachment) => return Ok(attachment),
+                Err(error) if self.attachments.is_empty() => {
+                    self.inspection = Err(format!("{NO_TCX}: {error}"))
+                }
+                Err(error) => return Err(error),
+            }
         }
+        let attached = Attachment::attach(self.program(PROGRAM)?, interface, kind);
+        attached.map_err(|source| DoorError::Attach { interface: interface.name.clone(), source })
+    }
+
+    fn attach_inspection(&mut self, interface: &Interface) -> Result<Attachment, DoorError> {
+        let failed = |source| DoorError::Attach { interface: interface.name.clone(), source };
+        let mut attachment =
+            Attachment::attach(self.program(INSPECT_PROGRAM)?, interface, AttachKind::Tcx).map_err(failed)?;
+        attachment.attach_egress(self.program(EGRESS_PROGRAM)?).map_err(failed)?;
         Ok(attachment)
     }
 
-    fn program(&mut self) -> Result<&mut SchedClassifier, DoorError> {
-        Ok(self.object.program_mut(PROGRAM).ok_or(DoorError::Missing(PROGRAM))?.try_into()?)
+    fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, DoorError> {
+        Ok(self.object.program_mut(name).ok_or(DoorError::Missing(name))?.try_into()?)
     }
 }
 
-fn egress(object: &mut Ebpf) -> Result<&mut SchedClassifier, DoorError> {
-    Ok(object.program_mut(EGRESS_PROGRAM).ok_or(DoorError::Missing(EGRESS_PROGRAM))?.try_into()?)
-}
+/// Why not, on older kernels.
+const NO_TCX: &str = "it needs TCX links (kernel 6.6)";
 
 pub(super) fn take(object: &mut Ebpf, map: &'static str) -> Result<Map, DoorError> {
     object.take_map(map).ok_or(DoorError::Missing(map))

@@ -6,7 +6,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError},
 };
-use redirector_common::{Needle, fnv1a_32};
+use redirector_common::{Needle, fnv1a_32, name_bit};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The maps of names, by port.
@@ -39,16 +39,25 @@ impl Inspection {
                 self.ports.remove(&port)?;
             }
         } else {
-            self.ports.insert(port, 1, 0)?;
+            self.ports.insert(port, name_bits(known.union(&wanted)), 0)?;
         }
         for needle in known.difference(&wanted) {
             self.needles.remove(needle)?;
         }
         if !wanted.is_empty() {
+            self.ports.insert(port, name_bits(&wanted), 0)?;
             self.of_port.insert(port, wanted);
         }
         Ok(())
     }
+}
+
+/// What tells most other names from those of headers and lists.
+fn name_bits<'a>(needles: impl IntoIterator<Item = &'a Needle>) -> u32 {
+    needles
+        .into_iter()
+        .filter(|needle| needle.kind != Needle::MEMBER)
+        .fold(0, |bits, needle| bits | name_bit(needle.hash))
 }
 
 /// A header is looked for by itself, a member by the name of its list and by its key.

@@ -25,7 +25,6 @@ pub fn load_peername() -> Result<Ebpf, EbpfError> {
             "AGENT_PORTS",
             "INSPECTED_PORTS",
             "NEEDLES",
-            "HELD_ONCE",
         ],
     )
 }

@@ -1,0 +1,59 @@
+//! Where the messages of an HTTP/1.x connection begin and end, and whether a request may be a developer's
+//! (RFC 9112): the eBPF half's way to see what `redirector::http1` sees.
+//!
+//! Bytes go in in blocks, or one at a time, and nothing of them is kept, so a scan goes on wherever a segment ends. What the framers of
+//! `redirector::http1` don't understand is raw here too, and so is what would cost too much here: a body of 2 GiB, or bytes
+//! beyond ASCII in a request target. Raw is for good.
+//!
+//! Written for the verifier: plain integers, no slices, no panics, few branches for a byte.
+
+mod block;
+mod message;
+mod names;
+mod request;
+mod response;
+
+pub use block::{BLOCK, Block};
+pub use message::{LARGEST_BODY, MAX_HEAD, MAX_HEADERS};
+pub use request::RequestScan;
+pub use response::ResponseScan;
+
+/// What a byte ended. More than one bit may be set.
+pub type Event = u32;
+
+/// Nothing.
+pub const NONE: Event = 0;
+/// The head of a message; of a response, also an interim one.
+pub const HEAD: Event = 1;
+/// A whole message, body included.
+pub const END: Event = 2;
+
+/// The names that make a request interesting, by their [`fnv1a_32`](crate::fnv1a_32).
+pub trait Needles {
+    /// A header of this name, in lower case, makes a request interesting.
+    fn header(&self, name: u32) -> bool;
+    /// The members of a header of this name, in lower case, are to be looked at.
+    fn list(&self, name: u32) -> bool;
+    /// A member with this key, as it is, makes a request interesting.
+    fn member(&self, key: u32) -> bool;
+}
+
+/// Nothing is looked for.
+pub struct NoNeedles;
+
+impl Needles for NoNeedles {
+    #[inline(always)]
+    fn header(&self, _: u32) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn list(&self, _: u32) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn member(&self, _: u32) -> bool {
+        false
+    }
+}

@@ -1,0 +1,116 @@
+//! Is a segment what its sender sent?
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::BPF_CSUM_LEVEL_QUERY,
+    helpers::generated::{bpf_csum_diff, bpf_csum_level, bpf_loop, bpf_skb_load_bytes},
+    macros::map,
+    maps::PerCpuArray,
+    programs::TcContext,
+};
+use core::{ffi::c_void, hint::black_box};
+
+use crate::{
+    follow::Payload,
+    packet::{self, Segment},
+    sockets::words,
+};
+
+/// Offset of the checksum in the TCP header.
+const CHECKSUM: u32 = 16;
+const IPPROTO_TCP: u32 = 6;
+
+const BLOCK: usize = 64;
+/// A packet of 64 KiB.
+const MAX_BLOCKS: u32 = 1024;
+
+#[map]
+static SUM: PerCpuArray<Sum> = PerCpuArray::with_max_entries(1, 0);
+
+#[repr(C)]
+struct Sum {
+    sum: u32,
+    at: u32,
+    end: u32,
+    padding: u32,
+    block: [u32; BLOCK / 4],
+}
+
+/// The device has checked it, or nobody has to (the sender is on this machine and left the checksum to a device), or it is
+/// right.
+#[inline(never)]
+pub fn is_good(ctx: &TcContext, segment: &Segment, payload: Payload) -> bool {
+    // SAFETY: the context is valid. The query changes nothing, and fails unless the device has checked.
+    if unsafe { bpf_csum_level(ctx.as_ptr().cast(), u64::from(BPF_CSUM_LEVEL_QUERY)) } >= 0 {
+        return true;
+    }
+    let Some([checksum]) = packet::load::<[u16; 1]>(ctx, segment.tcp_offset + CHECKSUM) else { return false };
+    let (source, destination) = (words(segment.source), words(segment.destination));
+    let tcp_len = segment.tcp_header_len + payload.len;
+    // RFC 9293 §3.1 and RFC 8200 §8.1. Zeros don't change the sum, so IPv4 has the shape of IPv6.
+    let mut pseudo = [
+        source[0],
+        source[1],
+        source[2],
+        source[3],
+        destination[0],
+        destination[1],
+        destination[2],
+        destination[3],
+        tcp_len.to_be(),
+        IPPROTO_TCP.to_be(),
+    ];
+    if !segment.is_v6 {
+        (pseudo[2], pseudo[6]) = (0, 0);
+    }
+    // SAFETY: so many bytes are there.
+    let pseudo = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, pseudo.as_mut_ptr(), 40, 0) };
+    if pseudo < 0 {
+        return false;
+    }
+    // Left to a device: the sum of the pseudo header alone, not complemented.
+    if folded(pseudo as u32) == checksum {
+        return true;
+    }
+    let Some(sum) = SUM.get_ptr_mut(0) else { return false };
+    // SAFETY: this processor's alone while the program runs.
+    unsafe {
+        (*sum).sum = pseudo as u32;
+        (*sum).at = payload.at - segment.tcp_header_len;
+        (*sum).end = payload.at + payload.len;
+        let mut packet = ctx.as_ptr();
+        bpf_loop(MAX_BLOCKS, (add_block as *const ()).cast_mut().cast(), (&raw mut packet).cast(), 0);
+        (*sum).at == (*sum).end && folded((*sum).sum) == 0xffff
+    }
+}
+
+unsafe extern "C" fn add_block(_: u32, packet: *mut c_void) -> i64 {
+    let Some(sum) = SUM.get_ptr_mut(0) else { return 1 };
+    // SAFETY: as above.
+    let sum = unsafe { &mut *sum };
+    let left = sum.end.saturating_sub(sum.at);
+    let len = black_box(if left < BLOCK as u32 { left } else { BLOCK as u32 });
+    if len == 0 || len > BLOCK as u32 {
+        return 1;
+    }
+    // What a last, short block does not fill counts as zeros.
+    sum.block = [0; BLOCK / 4];
+    let block = sum.block.as_mut_ptr();
+    // SAFETY: the context of `bpf_loop` is the packet; there is room for a block.
+    unsafe {
+        let packet = *packet.cast::<*mut c_void>();
+        if bpf_skb_load_bytes(packet, sum.at, block.cast(), len) != 0 {
+            return 1;
+        }
+        sum.sum = bpf_csum_diff(core::ptr::null_mut(), 0, block, BLOCK as u32, sum.sum) as u32;
+    }
+    sum.at += len;
+    0
+}
+
+/// A ones' complement sum of 16 bits.
+#[inline(always)]
+fn folded(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}

@@ -1,0 +1,183 @@
+//! Holds a segment back and tells the agent of it.
+//!
+//! The app may be about to send something (the end of an idle connection, say) while its client's request is held. The
+//! egress program says what it sends (`Connection::sent_end`) before it looks into `HOLDS`, and here `HOLDS` is written before
+//! what is sent is looked at: one of the two sees the other.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::bpf_tcp_sock,
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_ringbuf_output, bpf_skb_load_bytes},
+    },
+    macros::map,
+    maps::{HashMap, PerCpuArray, RingBuf},
+    programs::TcContext,
+};
+use core::{hint::black_box, mem::offset_of};
+use redirector_common::{Counter, HELD_PAYLOAD, HOLD_DEADLINE_NS, Held, HeldSegment, Tuple};
+
+use crate::{
+    checksum,
+    connection::Connection,
+    counters::count,
+    follow::Payload,
+    heartbeat::agent_alive,
+    packet::{self, Segment, TCP_ACK, TCP_FIN, TCP_URG},
+};
+
+/// Connections with a segment that is held back. Whoever deletes the entry has the connection.
+#[map]
+static HOLDS: HashMap<Tuple, Held> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Records of [`HeldSegment`], cut off behind the payload.
+#[map]
+static HELD_SEGMENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
+
+#[map]
+static RECORD: PerCpuArray<HeldSegment> = PerCpuArray::with_max_entries(1, 0);
+
+const BPF_F_NO_PREALLOC: u32 = 1;
+/// Insert only what is not there.
+const BPF_NOEXIST: u64 = 1;
+/// Offset of the window in the TCP header, and its length without options.
+const WINDOW: u32 = 14;
+const FIXED: u32 = 20;
+
+pub const HELD: u32 = 1;
+const NOT_HELD: u32 = 0;
+
+/// [`HELD`]: the agent knows of the segment, which must be dropped.
+#[inline(always)]
+pub fn hold(
+    ctx: &TcContext,
+    segment: &Segment,
+    tuple: &Tuple,
+    payload: Payload,
+    connection: &mut Connection,
+    tcp: *mut bpf_tcp_sock,
+) -> u32 {
+    if segment.flags & (TCP_FIN | TCP_URG) != 0 || segment.flags & TCP_ACK == 0 {
+        count(Counter::HoldFailed);
+        return NOT_HELD;
+    }
+    if !agent_alive() {
+        count(Counter::AgentSilent);
+        return NOT_HELD;
+    }
+    if !checksum::is_good(ctx, segment, payload) {
+        count(Counter::BadChecksum);
+        return NOT_HELD;
+    }
+    let Some(record) = RECORD.get_ptr_mut(0) else { return NOT_HELD };
+    // SAFETY: this processor's alone while the program runs.
+    let record = unsafe { &mut *record };
+    let record_len = fill(record, ctx, segment, tuple, payload);
+    // SAFETY: the caller has a reference to the socket.
+    record.unacknowledged = unsafe { (*tcp).snd_nxt.wrapping_sub((*tcp).snd_una) };
+    // SAFETY: no preconditions.
+    let held = Held { at_ns: unsafe { bpf_ktime_get_ns() } };
+    if record_len == 0 || HOLDS.insert(tuple, &held, BPF_NOEXIST).is_err() {
+        count(Counter::HoldFailed);
+        return NOT_HELD;
+    }
+    let sent_end = &raw const connection.sent_end;
+    // SAFETY: the connection lives as long as the socket, to which the caller has a reference, as `tcp` does.
+    let app_is_silent = unsafe {
+        sent_end.read_volatile() == u64::from(segment.ack)
+            && (&raw const (*tcp).snd_nxt).read_volatile() == segment.ack
+    };
+    if !app_is_silent || !send(record, record_len) {
+        let _ = HOLDS.remove(tuple);
+        count(Counter::HoldFailed);
+        return NOT_HELD;
+    }
+    connection.held_seq = segment.seq;
+    connection.holds += 1;
+    count(Counter::Held);
+    HELD
+}
+
+#[inline(always)]
+pub fn is_held(tuple: &Tuple) -> bool {
+    // SAFETY: only presence is asked for.
+    unsafe { HOLDS.get(tuple) }.is_some()
+}
+
+/// What became of the hold of a connection that a segment came in for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    None,
+    Stands,
+    /// It was over, and is ended.
+    Ended,
+}
+
+#[inline(always)]
+pub fn check(tuple: &Tuple) -> Hold {
+    // SAFETY: the value is read once.
+    let Some(held) = (unsafe { HOLDS.get(tuple) }) else { return Hold::None };
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if now.saturating_sub(held.at_ns) < HOLD_DEADLINE_NS || HOLDS.remove(tuple).is_err() {
+        return Hold::Stands;
+    }
+    count(Counter::HoldExpired);
+    Hold::Ended
+}
+
+/// The length of the record that is filled; 0: it could not be.
+#[inline(always)]
+fn fill(
+    record: &mut HeldSegment,
+    ctx: &TcContext,
+    segment: &Segment,
+    tuple: &Tuple,
+    payload: Payload,
+) -> u32 {
+    let Some([window]) = packet::load::<[[u8; 2]; 1]>(ctx, segment.tcp_offset + WINDOW) else { return 0 };
+    record.tuple = *tuple;
+    record.seq = segment.seq;
+    record.ack = segment.ack;
+    record.window = u16::from_be_bytes(window);
+    record.flags = segment.flags;
+    record.is_v6 = segment.is_v6 as u8;
+    record.padding = [0; 3];
+    // The compiler is not to know the bounds: it would leave out the checks that the verifier wants to see.
+    let options = black_box(segment.tcp_header_len.wrapping_sub(FIXED));
+    record.options_len = options as u8;
+    if options != 0 {
+        let to = (&raw mut record.options).cast();
+        let at = payload.at - segment.payload_offset() + segment.tcp_offset + FIXED;
+        if options > 40 || !load(ctx, at, to, options) {
+            return 0;
+        }
+    }
+    let len = black_box(if payload.len > HELD_PAYLOAD as u32 { HELD_PAYLOAD as u32 } else { payload.len });
+    if len == 0 || len > HELD_PAYLOAD as u32 {
+        return 0;
+    }
+    record.payload_len = len;
+    if !load(ctx, payload.at, (&raw mut record.payload).cast(), len) {
+        return 0;
+    }
+    offset_of!(HeldSegment, payload) as u32 + len
+}
+
+#[inline(always)]
+fn load(ctx: &TcContext, at: u32, to: *mut core::ffi::c_void, len: u32) -> bool {
+    // SAFETY: the callers have room for `len` bytes.
+    unsafe { bpf_skb_load_bytes(ctx.as_ptr(), at, to, len) == 0 }
+}
+
+#[inline(always)]
+fn send(record: &mut HeldSegment, len: u32) -> bool {
+    let len = black_box(len);
+    if len == 0 || len > core::mem::size_of::<HeldSegment>() as u32 {
+        return false;
+    }
+    let ring = (&raw const HELD_SEGMENTS).cast_mut().cast();
+    // SAFETY: the record has so many bytes, all of them written now or by an earlier packet.
+    unsafe { bpf_ringbuf_output(ring, (&raw mut *record).cast(), u64::from(len), 0) == 0 }
+}

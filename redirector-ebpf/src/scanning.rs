@@ -1,0 +1,226 @@
+//! Runs a scanner over the payload of a packet, a block at a time (`bpf_loop`, kernel 5.17).
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::{bpf_loop, bpf_skb_load_bytes},
+    macros::map,
+    maps::{HashMap, PerCpuArray},
+    programs::TcContext,
+};
+use core::{ffi::c_void, hint::black_box};
+use redirector_common::{
+    Needle, name_bit,
+    scan::{BLOCK, Block, END, HEAD, Needles, RequestScan, ResponseScan},
+};
+
+/// See [`Needle`]; only presence counts.
+#[map]
+static NEEDLES: HashMap<Needle, u32> = HashMap::with_max_entries(4096, 1);
+
+#[map]
+static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+
+/// Turns of a scan in a packet of 64 KiB: blocks, names, values, bodies. More is given up.
+const MAX_STEPS: u32 = 16_384;
+
+/// What the callbacks work on: in a map, because the verifier does not follow what is in there.
+#[repr(C)]
+pub struct Work {
+    pub request: RequestScan,
+    pub response: ResponseScan,
+    /// The next byte, counted from the start of the packet, and the end of the payload.
+    pub at: u32,
+    pub end: u32,
+    /// As in `Connection`.
+    pub requests: u32,
+    pub responses: u32,
+    pub head_requests: u64,
+    /// Heads that ended in this packet.
+    pub heads: u32,
+    /// Was the first of them interesting? How many were?
+    pub first_interesting: u32,
+    pub interesting: u32,
+    pub port: u32,
+    /// See [`name_bit`].
+    pub names: u32,
+    /// What of `block` is to be read.
+    block_at: u32,
+    block_end: u32,
+    block: Block,
+}
+
+#[inline(always)]
+pub fn work() -> Option<*mut Work> {
+    WORK.get_ptr_mut(0)
+}
+
+/// Reads requests up to `work.end`; false: there is more in them than may be read in a packet.
+#[inline(always)]
+pub fn read_requests(ctx: &TcContext, work: *mut Work) -> bool {
+    run(ctx, work, request_step as *const ())
+}
+
+/// The same with responses.
+#[inline(always)]
+pub fn read_responses(ctx: &TcContext, work: *mut Work) -> bool {
+    run(ctx, work, response_step as *const ())
+}
+
+#[inline(always)]
+fn run(ctx: &TcContext, work: *mut Work, step: *const ()) -> bool {
+    let mut packet = ctx.as_ptr();
+    // SAFETY: this processor's alone while the program runs.
+    unsafe { ((*work).block_at, (*work).block_end) = (0, 0) };
+    // SAFETY: the callbacks take what is given; `work` is the map's.
+    unsafe {
+        bpf_loop(MAX_STEPS, step.cast_mut().cast(), (&raw mut packet).cast(), 0);
+        (*work).at >= (*work).end && (*work).block_at >= (*work).block_end
+    }
+}
+
+/// 0: go on.
+unsafe extern "C" fn request_step(_: u32, packet: *mut c_void) -> i64 {
+    let Some(work) = work() else { return 1 };
+    // SAFETY: the map value is this processor's alone while the program runs.
+    let work = unsafe { &mut *work };
+    if work.block_at < work.block_end {
+        redirector_read_request();
+        return 0;
+    }
+    let skipped = work.request.skippable();
+    if skipped > 0 && skip(&mut work.at, work.end, skipped, |bytes| work.request.skip(bytes)) {
+        return 0;
+    }
+    // SAFETY: the context of `bpf_loop` is the packet.
+    unsafe { load_block(packet, work) }
+}
+
+unsafe extern "C" fn response_step(_: u32, packet: *mut c_void) -> i64 {
+    let Some(work) = work() else { return 1 };
+    // SAFETY: as above.
+    let work = unsafe { &mut *work };
+    if work.block_at < work.block_end {
+        redirector_read_response();
+        return 0;
+    }
+    let skipped = work.response.skippable();
+    if skipped > 0 && skip(&mut work.at, work.end, skipped, |bytes| work.response.skip(bytes)) {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe { load_block(packet, work) }
+}
+
+/// Exported, so that the verifier looks at it once, by itself (a global function), and not on every path to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn redirector_read_request() -> u32 {
+    let Some(work) = work() else { return 0 };
+    // SAFETY: as above.
+    let work = unsafe { &mut *work };
+    let needles = MapNeedles { port: work.port as u16, names: work.names };
+    let (next, event) = work.request.read(&work.block, work.block_at, work.block_end, &needles);
+    work.block_at = next;
+    if event & HEAD != 0 {
+        let interesting = work.request.is_interesting() as u32;
+        if work.heads == 0 {
+            work.first_interesting = interesting;
+        }
+        work.heads += 1;
+        work.interesting += interesting;
+        let bit = 1 << (work.requests & 63);
+        if work.request.is_head_request() {
+            work.head_requests |= bit;
+        } else {
+            work.head_requests &= !bit;
+        }
+        work.requests = work.requests.wrapping_add(1);
+    }
+    event
+}
+
+/// As above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn redirector_read_response() -> u32 {
+    let Some(work) = work() else { return 0 };
+    // SAFETY: as above.
+    let work = unsafe { &mut *work };
+    let to_head = (work.head_requests >> (work.responses & 63)) & 1 != 0;
+    let (next, event) = work.response.read(&work.block, work.block_at, work.block_end, to_head);
+    work.block_at = next;
+    if event & END != 0 {
+        work.responses = work.responses.wrapping_add(1);
+    }
+    event
+}
+
+/// Goes past bytes that need not be read; false: there are none left.
+#[inline(always)]
+fn skip(at: &mut u32, end: u32, skippable: u32, skip: impl FnOnce(u32)) -> bool {
+    let left = end.saturating_sub(*at);
+    let bytes = if skippable < left { skippable } else { left };
+    if bytes == 0 {
+        return false;
+    }
+    skip(bytes);
+    *at += bytes;
+    true
+}
+
+/// 0: there is more to read.
+///
+/// # Safety
+/// `packet` must point to the program's context.
+#[inline(always)]
+unsafe fn load_block(packet: *mut c_void, work: &mut Work) -> i64 {
+    let left = work.end.saturating_sub(work.at);
+    // The compiler is not to know the bounds: it would leave out the check that the verifier wants to see.
+    let len = black_box(if left < BLOCK as u32 { left } else { BLOCK as u32 });
+    if len == 0 || len > BLOCK as u32 {
+        return 1;
+    }
+    // SAFETY: guaranteed by the caller; there is room for a block.
+    let failed = unsafe {
+        let packet = *packet.cast::<*mut c_void>();
+        bpf_skb_load_bytes(packet, work.at, work.block.bytes.as_mut_ptr().cast(), len)
+    };
+    if failed != 0 {
+        return 1;
+    }
+    work.block_at = 0;
+    work.block_end = len;
+    work.at += len;
+    0
+}
+
+struct MapNeedles {
+    port: u16,
+    names: u32,
+}
+
+impl MapNeedles {
+    #[inline(always)]
+    fn has(&self, kind: u16, hash: u32) -> bool {
+        let needle = Needle { port: self.port, kind, hash };
+        // SAFETY: only presence is asked for.
+        unsafe { NEEDLES.get(&needle) }.is_some()
+    }
+}
+
+impl Needles for MapNeedles {
+    #[inline(always)]
+    fn header(&self, name: u32) -> bool {
+        self.names & name_bit(name) != 0 && self.has(Needle::HEADER, name)
+    }
+
+    #[inline(always)]
+    fn list(&self, name: u32) -> bool {
+        self.names & name_bit(name) != 0 && self.has(Needle::LIST, name)
+    }
+
+    #[inline(always)]
+    fn member(&self, key: u32) -> bool {
+        self.has(Needle::MEMBER, key)
+    }
+}
