@@ -270,8 +270,7 @@ fn a_body_that_looks_like_requests_is_not_taken_for_them() {
 fn connections_that_may_change_their_protocol_are_left_alone() {
     with_client(|client| {
         client.tell(Agent::Inspect);
-        for first in ["GET /chat HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", "HELO there\r\n\r\n"]
-        {
+        for first in ["GET /chat HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", "HELO there\r\n\r\n"] {
             let mut connection = client.connect();
             connection.write_all(first.as_bytes()).unwrap();
             thread::sleep(Duration::from_millis(50));
