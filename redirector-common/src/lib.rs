@@ -4,9 +4,11 @@
 #![no_std]
 
 mod doors;
+mod rehearsal;
 pub mod scan;
 
 pub use doors::*;
+pub use rehearsal::Rehearsal;
 
 /// An IPv4 or IPv6 address as 16 bytes in network order; IPv4 is v4-mapped (`::ffff:a.b.c.d`).
 pub type AddressBytes = [u8; 16];

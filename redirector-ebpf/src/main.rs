@@ -5,6 +5,7 @@
 //! | `redirector_ingress` | TC ingress of a target's interfaces | hands new connections to the agent's listener |
 //! | `redirector_inspect` | the same, TCX only (kernel 6.6), in its place | and reads the requests of the connections that the app has, holds those that may be a developer's, and sends parked connections to the agent |
 //! | `redirector_egress` | TC egress of the same interfaces | follows the answers; puts the service's port on what the agent sends on parked connections |
+//! | `redirector_rehearse` | none | reads given bytes as the two above do, for tests |
 //! | `redirector_peer4`, `redirector_peer6` | cgroup `getpeername` | show the app the real client |
 //!
 //! Functions whose signature has an enum with data must be inlined: the kernel refuses the type information that the
@@ -26,6 +27,7 @@ mod hold;
 mod packet;
 mod parked;
 mod peername;
+mod rehearsal;
 mod scanning;
 mod sockets;
 

@@ -49,6 +49,9 @@ pub struct Work {
     block: Block,
 }
 
+/// Names, values, or bytes that are read before the callback is called again.
+const TURNS: u32 = 16;
+
 #[inline(always)]
 pub fn work() -> Option<*mut Work> {
     WORK.get_ptr_mut(0)
@@ -84,7 +87,12 @@ unsafe extern "C" fn request_step(_: u32, packet: *mut c_void) -> i64 {
     // SAFETY: the map value is this processor's alone while the program runs.
     let work = unsafe { &mut *work };
     if work.block_at < work.block_end {
-        redirector_read_request();
+        for _ in 0..TURNS {
+            redirector_read_request();
+            if work.block_at >= work.block_end {
+                break;
+            }
+        }
         return 0;
     }
     let skipped = work.request.skippable();
@@ -100,7 +108,12 @@ unsafe extern "C" fn response_step(_: u32, packet: *mut c_void) -> i64 {
     // SAFETY: as above.
     let work = unsafe { &mut *work };
     if work.block_at < work.block_end {
-        redirector_read_response();
+        for _ in 0..TURNS {
+            redirector_read_response();
+            if work.block_at >= work.block_end {
+                break;
+            }
+        }
         return 0;
     }
     let skipped = work.response.skippable();

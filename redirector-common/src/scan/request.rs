@@ -27,6 +27,7 @@ impl RequestScan {
         let next = match self.0.state {
             VALUE => self.0.read_value(block, at, end),
             LINE_START | NAME => self.0.read_name(block, at, end, needles),
+            START | METHOD => self.read_method(block, at, end),
             TARGET => self.read_target(block, at, end),
             _ => self.0.read_body(at, end),
         };
@@ -34,6 +35,33 @@ impl RequestScan {
             return (next, NONE);
         }
         (at + 1, self.push(block.byte(at), needles))
+    }
+
+    /// Reads a method and the space behind it, if both are there, and the target.
+    #[inline(always)]
+    fn read_method(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        const LONGEST: u32 = 8;
+        let message = &mut self.0;
+        if message.state != START || at + LONGEST + 2 > end {
+            return at;
+        }
+        let word = block.word_at(at);
+        let len = if word & 0xffff_ffff == u64::from_le_bytes(*b"GET \0\0\0\0") {
+            3
+        } else if word & 0xff_ffff_ffff == u64::from_le_bytes(*b"POST \0\0\0") {
+            4
+        } else {
+            // All others byte by byte.
+            return at;
+        };
+        let next = at + len + 1;
+        if !matches!(block.byte(next), b'!'..=b'~') {
+            return at;
+        }
+        message.flags = 0;
+        message.state = TARGET;
+        message.count_many(next - at);
+        self.read_target(block, next, end)
     }
 
     /// Reads a request target, and a version if the whole line is there.

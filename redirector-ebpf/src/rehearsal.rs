@@ -1,0 +1,38 @@
+//! Runs the scanners without a connection, for `BPF_PROG_TEST_RUN`; never attached.
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use redirector_common::{
+    Rehearsal,
+    scan::{RequestScan, ResponseScan},
+};
+
+use crate::scanning;
+
+/// Scans what follows the Ethernet header, whose first byte is the mode. The verdict is what was seen: see [`Rehearsal`].
+#[classifier]
+pub fn redirector_rehearse(ctx: TcContext) -> i32 {
+    const ETHERNET: u32 = 14;
+    let Ok(mode) = ctx.load::<u8>(0) else { return 0 };
+    let Some(work) = scanning::work() else { return 0 };
+    // SAFETY: this processor's alone while the program runs.
+    let work = unsafe { &mut *work };
+    work.at = ETHERNET;
+    work.end = ctx.len();
+    (work.heads, work.interesting, work.first_interesting) = (0, 0, 0);
+    (work.requests, work.responses) = (0, 0);
+    work.port = 0;
+    work.names = u32::MAX;
+    let (finished, ended, raw, at_start);
+    if mode == Rehearsal::REQUESTS {
+        work.request = RequestScan::default();
+        finished = scanning::read_requests(&ctx, work);
+        (ended, raw, at_start) = (work.heads, work.request.is_raw(), work.request.is_at_start());
+    } else {
+        work.response = ResponseScan::default();
+        work.head_requests = if mode == Rehearsal::RESPONSES_TO_HEAD { u64::MAX } else { 0 };
+        finished = scanning::read_responses(&ctx, work);
+        (ended, raw, at_start) = (work.responses, work.response.is_raw(), work.response.is_at_start());
+    }
+    let seen = Rehearsal { ended: ended as u8, interesting: work.interesting as u8, finished, raw, at_start };
+    seen.to_verdict() as i32
+}

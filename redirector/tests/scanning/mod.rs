@@ -1,0 +1,261 @@
+//! Drives the scanners as the eBPF program does, and makes requests with context.
+#![allow(dead_code, reason = "each test binary uses its half")]
+#![allow(clippy::unwrap_used, reason = "test code, though not within a test function")]
+
+use proptest::prelude::*;
+use redirector::context::{Condition, Matcher, Needle};
+use redirector::http1::{MethodKind, RequestFramer, RequestStep};
+use redirector_common::fnv1a_32;
+use redirector_common::scan::{BLOCK, Block, END, HEAD, Needles, RequestScan, ResponseScan};
+use std::collections::BTreeSet;
+
+/// What a scan said: where in the stream something ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    Head(usize),
+    End(usize),
+}
+
+/// What a scan said, and whether it gave up.
+pub type Scanned = (Vec<Seen>, bool);
+
+pub fn push_seen(seen: &mut Vec<Seen>, event: u32, at: usize) {
+    if event & HEAD != 0 {
+        seen.push(Seen::Head(at));
+    }
+    if event & END != 0 {
+        seen.push(Seen::End(at));
+    }
+}
+
+/// How bytes get into a scan.
+#[derive(Debug, Clone, Copy)]
+pub enum By {
+    /// Each one.
+    Byte,
+    /// As the eBPF program does it: in blocks, of these sizes in turn, with bytes skipped where that is allowed.
+    Blocks(&'static [usize]),
+}
+
+pub const BLOCKS: [By; 4] =
+    [By::Blocks(&[BLOCK]), By::Blocks(&[1, 2, 3]), By::Blocks(&[7, 64, 1, 333]), By::Blocks(&[16])];
+
+/// Either scan.
+trait Scan {
+    fn push(&mut self, byte: u8) -> u32;
+    fn read(&mut self, block: &Block, at: u32, end: u32) -> (u32, u32);
+    fn skippable(&self) -> u32;
+    fn skip(&mut self, bytes: u32);
+    /// Something has ended.
+    fn ended(&mut self, event: u32);
+}
+
+fn drive(scan: &mut impl Scan, stream: &[u8], by: By) -> Vec<Seen> {
+    let mut seen = Vec::new();
+    let By::Blocks(sizes) = by else {
+        for (index, &byte) in stream.iter().enumerate() {
+            let event = scan.push(byte);
+            push_seen(&mut seen, event, index + 1);
+            scan.ended(event);
+        }
+        return seen;
+    };
+    let mut sizes = sizes.iter().cycle();
+    let mut at = 0;
+    while at < stream.len() {
+        let skipped = (scan.skippable() as usize).min(stream.len() - at);
+        if skipped > 0 {
+            scan.skip(u32::try_from(skipped).unwrap());
+            at += skipped;
+            continue;
+        }
+        let len = (*sizes.next().unwrap()).min(stream.len() - at);
+        // What is behind the end must not be looked at.
+        let mut block = Block { bytes: [b'\n'; BLOCK] };
+        block.bytes[..len].copy_from_slice(&stream[at..at + len]);
+        let mut within = 0;
+        while within < len {
+            let (next, event) =
+                scan.read(&block, u32::try_from(within).unwrap(), u32::try_from(len).unwrap());
+            assert!(next as usize > within && next as usize <= len, "from {within} to {next} of {len}");
+            within = next as usize;
+            push_seen(&mut seen, event, at + within);
+            scan.ended(event);
+        }
+        at += len;
+    }
+    seen
+}
+
+struct Requests<'a, N> {
+    scan: RequestScan,
+    needles: &'a N,
+    interesting: Vec<bool>,
+}
+
+impl<N: Needles> Scan for Requests<'_, N> {
+    fn push(&mut self, byte: u8) -> u32 {
+        self.scan.push(byte, self.needles)
+    }
+
+    fn read(&mut self, block: &Block, at: u32, end: u32) -> (u32, u32) {
+        self.scan.read(block, at, end, self.needles)
+    }
+
+    fn skippable(&self) -> u32 {
+        self.scan.skippable()
+    }
+
+    fn skip(&mut self, bytes: u32) {
+        self.scan.skip(bytes);
+    }
+
+    fn ended(&mut self, event: u32) {
+        if event & HEAD != 0 {
+            self.interesting.push(self.scan.is_interesting());
+        }
+    }
+}
+
+struct Responses<'a> {
+    scan: ResponseScan,
+    methods: std::iter::Cycle<std::slice::Iter<'a, MethodKind>>,
+    method: Option<&'a MethodKind>,
+}
+
+impl Scan for Responses<'_> {
+    fn push(&mut self, byte: u8) -> u32 {
+        self.scan.push(byte, self.method == Some(&MethodKind::Head))
+    }
+
+    fn read(&mut self, block: &Block, at: u32, end: u32) -> (u32, u32) {
+        self.scan.read(block, at, end, self.method == Some(&MethodKind::Head))
+    }
+
+    fn skippable(&self) -> u32 {
+        self.scan.skippable()
+    }
+
+    fn skip(&mut self, bytes: u32) {
+        self.scan.skip(bytes);
+    }
+
+    fn ended(&mut self, event: u32) {
+        if event & END != 0 {
+            self.method = self.methods.next();
+        }
+    }
+}
+
+pub fn scan_requests(stream: &[u8], needles: &impl Needles, by: By) -> (Scanned, Vec<bool>) {
+    let mut requests = Requests { scan: RequestScan::default(), needles, interesting: Vec::new() };
+    let seen = drive(&mut requests, stream, by);
+    ((seen, requests.scan.is_raw()), requests.interesting)
+}
+
+pub fn scan_responses(stream: &[u8], methods: &[MethodKind], by: By) -> Scanned {
+    let mut methods = methods.iter().cycle();
+    let method = methods.next();
+    let mut responses = Responses { scan: ResponseScan::default(), methods, method };
+    let seen = drive(&mut responses, stream, by);
+    (seen, responses.scan.is_raw())
+}
+
+/// As the agent fills the eBPF map.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    pub headers: BTreeSet<u32>,
+    pub lists: BTreeSet<u32>,
+    pub members: BTreeSet<u32>,
+}
+
+impl Wanted {
+    pub fn of(matcher: &Matcher) -> Self {
+        let mut wanted = Self::default();
+        for needle in matcher.needles().unwrap() {
+            match needle {
+                Needle::Header(name) => drop(wanted.headers.insert(fnv1a_32(name.as_bytes()))),
+                Needle::Member { field, key } => {
+                    wanted.lists.insert(fnv1a_32(field.as_bytes()));
+                    wanted.members.insert(fnv1a_32(key.as_bytes()));
+                }
+            }
+        }
+        wanted
+    }
+}
+
+impl Needles for Wanted {
+    fn header(&self, name: u32) -> bool {
+        self.headers.contains(&name)
+    }
+
+    fn list(&self, name: u32) -> bool {
+        self.lists.contains(&name)
+    }
+
+    fn member(&self, key: u32) -> bool {
+        self.members.contains(&key)
+    }
+}
+
+pub fn matches_of(stream: &[u8], matcher: &Matcher) -> Vec<bool> {
+    let mut framer = RequestFramer::new();
+    let mut rest = stream;
+    let mut matches = Vec::new();
+    loop {
+        match framer.next(rest, |view| matcher.matches(view)) {
+            RequestStep::Head { head, decision } => {
+                matches.push(decision);
+                rest = &rest[head.len..];
+            }
+            RequestStep::Body(len) => rest = &rest[len..],
+            RequestStep::End => {}
+            RequestStep::NeedMore(_) | RequestStep::Raw(_) => return matches,
+        }
+    }
+}
+
+pub fn any_matcher() -> impl Strategy<Value = Matcher> {
+    let condition = prop_oneof![
+        Just(Condition::Header("x-user=alice".parse().unwrap())),
+        Just(Condition::Header("Upgrade-Insecure-Requests=1".parse().unwrap())),
+        Just(Condition::Baggage("user=alice".parse().unwrap())),
+        Just(Condition::Baggage("User=a b".parse().unwrap())),
+        Just(Condition::Tracestate("user=alice".parse().unwrap())),
+        Just(Condition::Key("abcdefghijklmnop".parse().unwrap())),
+    ];
+    prop::collection::vec(condition, 1..3).prop_map(|conditions| Matcher { conditions })
+}
+
+/// Requests that carry context, in every way that is allowed and in some that are not.
+pub fn request_with_context() -> impl Strategy<Value = Vec<u8>> {
+    let blank = || "[ \t]{0,2}";
+    let key = || prop::sample::select(vec!["user", "User", "redirector", "x", "other", ""]);
+    let value = || prop::sample::select(vec!["alice", "a%20b", "abcdefghijklmnop", "", "=", "alice;p=1"]);
+    let member =
+        (blank(), key(), blank(), prop::sample::select(vec!["=", "", "=="]), blank(), value(), blank())
+            .prop_map(|(a, key, b, equals, c, value, d)| format!("{a}{key}{b}{equals}{c}{value}{d}"));
+    let list = prop::collection::vec(member, 0..4).prop_map(|members| members.join(","));
+    let list_name =
+        || prop::sample::select(vec!["baggage", "Baggage", "BAGGAGE", "tracestate", "TraceState", "cookie"]);
+    let header_name = prop::sample::select(vec![
+        "x-user",
+        "X-User",
+        "X-REDIRECTOR-INTERCEPT",
+        "upgrade-insecure-requests",
+        "x-other",
+    ]);
+    let header = (header_name, blank(), prop_oneof![value(), Just("1")], blank())
+        .prop_map(|(name, a, value, b)| format!("{name}:{a}{value}{b}\r\n"));
+    let line = prop_oneof![
+        (list_name(), blank(), list).prop_map(|(name, blank, list)| format!("{name}:{blank}{list}\r\n")),
+        header,
+        Just("Accept: */*\r\n".to_owned()),
+    ];
+    let lines = prop::collection::vec(line, 0..6).prop_map(|lines| lines.concat());
+    (lines, any::<bool>()).prop_map(|(lines, body)| {
+        let (length, body) = if body { ("Content-Length: 7\r\n", "user=ab") } else { ("", "") };
+        format!("POST /?user=alice HTTP/1.1\r\n{lines}{length}\r\n{body}").into_bytes()
+    })
+}
