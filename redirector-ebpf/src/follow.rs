@@ -19,6 +19,7 @@ use redirector_common::{
 };
 
 use crate::{
+    assign::is_assigned,
     connection::{self, Connection, PROBATION, PROVEN, UNKNOWN},
     counters::count,
     hold::{self, hold},
@@ -130,6 +131,11 @@ fn read_request(
         }
         // SAFETY: as above.
         let fresh = unsafe { (*tcp).bytes_received == 0 && (*tcp).data_segs_out == 0 };
+        if fresh && is_assigned(tuple.app_port) {
+            // It is new, and so the agent's own: parking it would change it for another of the agent's.
+            connection.raw = 1;
+            return false;
+        }
         find(connection, segment, fresh);
         seen = 0;
     }

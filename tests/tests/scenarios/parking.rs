@@ -92,6 +92,21 @@ fn a_connection_that_existed_before_is_answered_by_the_developer_from_the_first_
 }
 
 #[test]
+fn with_auto_a_new_connection_passes_through_the_agent_and_is_not_moved() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("auto");
+        for family in Family::BOTH {
+            let mut connection = waiting.connect(family);
+            for matching in [true, false, true, false, true] {
+                ask(&mut connection, matching);
+            }
+        }
+        assert_eq!((waiting.counted("parked"), waiting.counted("connections")), (0, 2));
+    });
+}
+
+#[test]
 fn the_first_request_of_a_connection_can_be_a_developers() {
     in_lab(|lab| {
         let waiting = Waiting::new(lab);
@@ -454,7 +469,8 @@ fn requests_without_the_context_never_fail_when_the_agent_dies() {
             let alice = waiting.intercept("inspect");
             let servers = with_live_load(lab, || {
                 for _ in 0..10 {
-                    ask(&mut connect(lab, Family::V4), true);
+                    let answer = connect(lab, Family::V4).ask(request("/whoami", true));
+                    assert_eq!(served_by(&answer), "alice", "{}", waiting.agent.json(&["status"]));
                 }
                 if signal == Signal::SIGSTOP {
                     waiting.agent.freeze();
