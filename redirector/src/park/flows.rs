@@ -85,7 +85,7 @@ impl Flows {
     pub fn let_go(&self, tuple: &Tuple) {
         match lock(&self.holds).remove(tuple) {
             Err(error) if !is(&error, libc::ENOENT) => {
-                tracing::warn!(%error, "a segment stays held for a while")
+                tracing::warn!(%error, "a segment stays held for a while");
             }
             _ => {}
         }
