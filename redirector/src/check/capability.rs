@@ -35,7 +35,7 @@ const NEEDED: [Needed; 5] = [
     Needed {
         name: "CAP_NET_RAW",
         bit: 13,
-        needed_for: "seeing redirects of legacy iptables in a target",
+        needed_for: "seeing redirects of legacy iptables in a target; --datapath inspect and auto",
         essential: false,
     },
 ];
