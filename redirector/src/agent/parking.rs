@@ -11,7 +11,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -26,7 +26,15 @@ use tokio::{
 pub struct Parking {
     mover: Arc<Mover>,
     ports: Ports,
+    /// By port of the service. They stay: segments of connections that have ended may still come.
+    reserved: RefCell<BTreeMap<u16, Reserved>>,
     receiving: AbortHandle,
+}
+
+/// A local port that nobody else gets as long as the socket is there. Repaired sockets can have it all the same.
+struct Reserved {
+    port: u16,
+    _socket: Socket,
 }
 
 type Ports = Rc<RefCell<BTreeMap<u16, ParkingPort>>>;
@@ -35,8 +43,6 @@ type Ports = Rc<RefCell<BTreeMap<u16, ParkingPort>>>;
 struct ParkingPort {
     /// Where the port's parked connections are, as the kernel sees them.
     agent_port: u16,
-    /// Keeps others from that port.
-    _reservation: Socket,
     context: PortContext,
     /// Ends parked connections when they are idle.
     retire: Arc<watch::Sender<bool>>,
@@ -64,7 +70,7 @@ impl Parking {
         let ports = Ports::default();
         let receiver = Receiver { mover: Arc::clone(&mover), ports: Rc::clone(&ports), workers, turn: 0 };
         let receiving = spawn_local(receiver.run(HeldRing::new(ring)?)).abort_handle();
-        Ok(Self { mover, ports, receiving })
+        Ok(Self { mover, ports, reserved: RefCell::default(), receiving })
     }
 
     /// Connections to `port` can be parked from now on.
@@ -72,15 +78,24 @@ impl Parking {
     /// # Errors
     /// When no port can be reserved.
     pub fn open_port(&self, port: u16, context: &PortContext) -> io::Result<()> {
-        let (reservation, agent_port) = reserve()?;
-        self.mover.reserve(agent_port, port).map_err(io::Error::other)?;
+        let agent_port = self.agent_port(port)?;
         let (retire, retired) = watch::channel(false);
         let retire = Arc::new(retire);
         let context = PortContext { drain: retired, ..context.clone() };
-        self.ports
-            .borrow_mut()
-            .insert(port, ParkingPort { agent_port, _reservation: reservation, context, retire });
+        self.ports.borrow_mut().insert(port, ParkingPort { agent_port, context, retire });
         Ok(())
+    }
+
+    fn agent_port(&self, port: u16) -> io::Result<u16> {
+        let mut reserved = self.reserved.borrow_mut();
+        if let Some(reserved) = reserved.get(&port) {
+            return Ok(reserved.port);
+        }
+        let new = Reserved::new()?;
+        self.mover.reserve(new.port, port).map_err(io::Error::other)?;
+        let agent_port = new.port;
+        reserved.insert(port, new);
+        Ok(agent_port)
     }
 
     /// No connection to `port` is parked any more; those that are end when they are idle.
@@ -187,17 +202,20 @@ impl ParkingJob {
     }
 }
 
-/// A port that nobody else gets as long as the socket is there. Repaired sockets can have it all the same.
-fn reserve() -> io::Result<(Socket, u16)> {
-    let reserve = |domain, address: SocketAddr| -> io::Result<(Socket, u16)> {
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+impl Reserved {
+    fn new() -> io::Result<Self> {
+        Self::on(Ipv6Addr::UNSPECIFIED.into()).or_else(|_| Self::on(Ipv4Addr::UNSPECIFIED.into()))
+    }
+
+    /// `address`: that of all interfaces; IPv6 then includes IPv4.
+    fn on(address: IpAddr) -> io::Result<Self> {
+        let address = SocketAddr::new(address, 0);
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
         }
         socket.bind(&address.into())?;
-        let bound = socket.local_addr()?.as_socket();
-        Ok((socket, bound.map_or(0, |address| address.port())))
-    };
-    reserve(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, 0).into())
-        .or_else(|_| reserve(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, 0).into()))
+        let bound = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self { port: bound.port(), _socket: socket })
+    }
 }

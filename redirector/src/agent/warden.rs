@@ -50,6 +50,8 @@ pub enum PortError {
     Door(#[from] DoorError),
     #[error("cannot listen inside the target (is its loopback interface up?): {0}")]
     Listen(#[source] io::Error),
+    #[error("cannot reserve a local port for parked connections inside the target: {0}")]
+    Park(#[source] io::Error),
     #[error("the target is gone, or its thread hangs")]
     Gone,
 }
@@ -198,6 +200,9 @@ impl Warden {
     }
 
     fn open_port(&mut self, port: u16, context: PortContext) -> Result<Vec<String>, PortError> {
+        if let Ok(parking) = &self.parking {
+            parking.open_port(port, &context).map_err(PortError::Park)?;
+        }
         let listeners = PortListeners {
             v4: listen(Ipv4Addr::LOCALHOST.into()).map_err(PortError::Listen)?,
             v6: listen(Ipv6Addr::LOCALHOST.into()).ok(),
@@ -215,11 +220,6 @@ impl Warden {
         if let Err(error) = self.door.open_port(port, &listeners) {
             self.tell_workers(|| WorkerCommand::Close { port });
             return Err(error.into());
-        }
-        if let Ok(parking) = &self.parking
-            && let Err(error) = parking.open_port(port, &context)
-        {
-            tracing::warn!(%error, port, "connections to this port can't be parked");
         }
         self.ports.insert(port, context);
         Ok(warnings(port))

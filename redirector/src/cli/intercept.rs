@@ -67,7 +67,9 @@ pub struct InterceptCommand {
     #[arg(long, value_enum, default_value_t)]
     when_away: WhenAway,
 
-    /// How requests are got at
+    /// How requests are got at: "proxy" covers new connections; "inspect" leaves connections with the app, those that
+    /// exist already too, and takes one over, without a reset, when a request on it may match; "auto" is "proxy" for new
+    /// connections and "inspect" for those that exist already
     #[arg(long, value_enum, default_value_t)]
     datapath: Datapath,
 

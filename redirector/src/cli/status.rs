@@ -40,6 +40,10 @@ fn text(status: &Status) -> String {
     for target in &status.targets {
         text.push_str(&target_text(target));
     }
+    for intercept in &status.intercepts {
+        let datapath = format!("{:?}", intercept.datapath).to_lowercase();
+        let _ = writeln!(text, "{}: datapath {datapath}, {}", intercept.name, intercept.datapath_reason);
+    }
     text.push('\n');
     text.push_str(&list::text(&status.intercepts));
     text
@@ -54,6 +58,14 @@ fn target_text(target: &TargetStatus) -> String {
             text,
             "  port {port}: {} connections ({} open, {} not understood), {} requests, {} of them live",
             counts.connections, counts.open, counts.raw, counts.requests, counts.live
+        );
+    }
+    for (port, counts) in target.ports.iter().filter(|(_, counts)| counts.parked + counts.given_back > 0) {
+        let _ = writeln!(
+            text,
+            "  port {port}: {} connections changed from the app to the agent ({} for a request that did not match, {} \
+             ended when idle), {} stayed in doubt",
+            counts.parked, counts.falsely_parked, counts.retired, counts.given_back
         );
     }
     let packets: Vec<String> = target

@@ -71,6 +71,9 @@ pub struct Door {
     counters: PerCpuArray<MapData, u64>,
     slots: BTreeMap<u16, u32>,
     known_addresses: BTreeSet<IpAddr>,
+    /// The programs that inspect are attached, in place of the one that only assigns. From the first intercept on that
+    /// asks for it, to the end.
+    inspecting: bool,
     /// Why not, where connections that the app has can't be inspected.
     inspection: Result<Inspection, String>,
     /// Moves the program's log records into `tracing`; only when packets are logged.
@@ -101,6 +104,7 @@ impl Door {
             counters: PerCpuArray::try_from(take(&mut object, "COUNTERS")?)?,
             slots: BTreeMap::new(),
             known_addresses: BTreeSet::new(),
+            inspecting: false,
             inspection: Err("not tried".to_owned()),
             flush_log,
             object,
@@ -115,6 +119,9 @@ impl Door {
         door.refresh()?;
         if door.attachments.is_empty() {
             return Err(DoorError::NoInterface);
+        }
+        if door.attachments.iter().any(|attachment| attachment.kind != AttachKind::Tcx) {
+            door.inspection = Err(NO_TCX.to_owned());
         }
         Ok(door)
     }
@@ -142,6 +149,9 @@ impl Door {
     /// From now on heads of requests to `port`, on connections that the app has, are searched for these names; not
     /// at all without any.
     pub fn watch(&mut self, port: u16, names: &BTreeSet<Needle>) -> Result<(), DoorError> {
+        if !names.is_empty() && !self.inspecting && self.inspection.is_ok() {
+            self.start_inspecting()?;
+        }
         match &mut self.inspection {
             Ok(inspection) => Ok(inspection.watch(port, names)?),
             Err(_) if names.is_empty() => Ok(()),
@@ -249,19 +259,24 @@ impl Door {
         self.attachments.iter().map(|attachment| (attachment.interface.name.as_str(), attachment.kind))
     }
 
-    /// With inspection where the kernel can do it, else without. What one interface can't do none does.
+    /// With inspection once some intercept asks for it.
     fn attach(&mut self, interface: &Interface, kind: AttachKind) -> Result<Attachment, DoorError> {
-        if self.inspection.is_ok() {
-            match self.attach_inspection(interface) {
-                Ok(attachment) => return Ok(attachment),
-                Err(error) if self.attachments.is_empty() => {
-                    self.inspection = Err(format!("{NO_TCX}: {error}"))
-                }
-                Err(error) => return Err(error),
-            }
+        if self.inspecting {
+            return self.attach_inspection(interface);
         }
         let attached = Attachment::attach(self.program(PROGRAM)?, interface, kind);
         attached.map_err(|source| DoorError::Attach { interface: interface.name.clone(), source })
+    }
+
+    /// There is no moment without a program: the new ones are there before the old ones go.
+    fn start_inspecting(&mut self) -> Result<(), DoorError> {
+        let interfaces: Vec<Interface> = self.attachments.iter().map(|a| a.interface.clone()).collect();
+        self.attachments = interfaces
+            .iter()
+            .map(|interface| self.attach_inspection(interface))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.inspecting = true;
+        Ok(())
     }
 
     fn attach_inspection(&mut self, interface: &Interface) -> Result<Attachment, DoorError> {
