@@ -23,7 +23,7 @@ use crate::{
     connection::{self, Connection, PROBATION, PROVEN, UNKNOWN},
     counters::count,
     hold::{self, hold},
-    packet::{self, Segment, TCP_FIN, TCP_RST, TCP_SYN},
+    packet::{self, Segment, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG},
     scanning,
     sockets::{self, TCP_ESTABLISHED},
 };
@@ -158,8 +158,10 @@ fn read_request(
     let finished = scanning::read_requests(ctx, work);
 
     let outstanding = work.requests.wrapping_sub(connection.responses);
-    if !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING {
-        if connection.phase == PROBATION {
+    // The app may not get an urgent byte where we see it (RFC 9293 §3.8.5).
+    let urgent = segment.flags & TCP_URG != 0;
+    if !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent {
+        if connection.phase == PROBATION && !urgent {
             lose_sight(connection);
         } else {
             connection.raw = 1;

@@ -43,7 +43,7 @@ impl Block {
         let mut index = at / 8;
         // What is before `at` is made harmless.
         let before = (1_u64 << (at % 8 * 8)) - 1;
-        let mut word = (self.word(index) & !before) | (ONES * b'a' as u64 & before);
+        let mut word = (self.word(index) & !before) | ((ONES * 0x61) & before);
         for _ in 0..BLOCK / 8 {
             let low = word.wrapping_sub(ONES * lowest as u64) & !word;
             let delete = (word ^ (ONES * 0x7f)).wrapping_sub(ONES) & !(word ^ (ONES * 0x7f));

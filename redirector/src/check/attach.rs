@@ -58,7 +58,7 @@ fn classifier_items(tcx: &io::Result<()>, clsact: &io::Result<()>) -> [Item; 2] 
     let tcx_item = match tcx {
         Ok(()) => Item::ok("attach: TCX link", TCX, "attached and detached"),
         Err(error) if clsact.is_ok() => {
-            let remedy = "nothing: clsact takes its place; Linux 6.6 is the first with TCX";
+            let remedy = "nothing: clsact takes its place, without inspection of the connections that the app has; Linux 6.6 is the first with TCX";
             Item::warn("attach: TCX link", TCX, error.to_string(), remedy)
         }
         Err(error) => {

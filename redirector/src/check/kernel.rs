@@ -11,6 +11,7 @@ use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supp
 use super::report::Item;
 
 const CATCHING: &str = "catching connections";
+const INSPECTION: &str = "inspecting connections that the app has (--datapath inspect and auto)";
 const CLIENT_ADDRESS: &str = "showing the app the client's address in place of the agent's";
 
 /// One thing to try: what to call it, what it is for, the first kernel that has it, and whether all is lost without.
@@ -54,6 +55,7 @@ pub fn items() -> Vec<Item> {
         essential("map: SockHash", "handing connections to the agent's listener", "4.18", MapType::SockHash),
         essential("map: LruHash", CLIENT_ADDRESS, "4.10", MapType::LruHash),
         essential("map: RingBuf", "messages from the eBPF programs", "5.8", MapType::RingBuf),
+        essential("map: SkStorage", INSPECTION, "5.2", MapType::SkStorage),
     ];
     let tc = ProgramType::SchedClassifier;
     let helpers = [
@@ -71,6 +73,15 @@ pub fn items() -> Vec<Item> {
             "4.1",
             (tc, BpfHelper::BPF_FUNC_ktime_get_ns),
         ),
+        optional("helper: bpf_loop in TC", INSPECTION, "5.17", (tc, BpfHelper::BPF_FUNC_loop)),
+        optional(
+            "helper: bpf_sk_storage_get in TC",
+            INSPECTION,
+            "5.2",
+            (tc, BpfHelper::BPF_FUNC_sk_storage_get),
+        ),
+        optional("helper: bpf_tcp_sock in TC", INSPECTION, "5.1", (tc, BpfHelper::BPF_FUNC_tcp_sock)),
+        optional("helper: bpf_csum_level in TC", INSPECTION, "5.8", (tc, BpfHelper::BPF_FUNC_csum_level)),
         optional(
             "helper: bpf_get_netns_cookie in sock_addr",
             CLIENT_ADDRESS,
