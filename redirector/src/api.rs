@@ -14,7 +14,7 @@
 
 use crate::{context::Matcher, target::Target};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// What a matching request gets while the developer's tunnel is away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -37,6 +37,13 @@ pub enum Uncovered {
     ServerFirst,
     /// TLS, and there is no key for it.
     Tls,
+    /// TLS, and the app asks for client certificates.
+    ClientCertificate,
+    /// TLS, and the app shows a certificate that no key is there for.
+    OtherCertificate,
+    /// TLS that the agent can't take part in: the client, or the app, does not agree with it on a version, a cipher or
+    /// a protocol.
+    TlsRefused,
     /// HTTP/2 that could not be taken up.
     Http2,
     /// HTTP that two parsers could read differently.
@@ -44,7 +51,16 @@ pub enum Uncovered {
 }
 
 impl Uncovered {
-    pub const ALL: [Self; 5] = [Self::NotHttp, Self::ServerFirst, Self::Tls, Self::Http2, Self::Malformed];
+    pub const ALL: [Self; 8] = [
+        Self::NotHttp,
+        Self::ServerFirst,
+        Self::Tls,
+        Self::ClientCertificate,
+        Self::OtherCertificate,
+        Self::TlsRefused,
+        Self::Http2,
+        Self::Malformed,
+    ];
 }
 
 /// Asks for an intercept. Asking again with the same `instance` renews it after a lost connection.
@@ -63,6 +79,36 @@ pub struct CreateIntercept {
     pub instance: String,
     /// Where the developer's side sends requests, for people.
     pub to: String,
+    /// The app's certificates with their keys, for what is inside TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<TlsPair>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsPair {
+    pub certificate: PemSource,
+    pub key: PemSource,
+}
+
+/// Where the text of a PEM file (RFC 7468) comes from.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PemSource {
+    /// This is it.
+    Pem(String),
+    /// A file inside the target, by its path from the target's own root.
+    Target(String),
+}
+
+/// Never shows a key.
+impl fmt::Debug for PemSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pem(text) => write!(f, "Pem({} bytes)", text.len()),
+            Self::Target(path) => f.debug_tuple("Target").field(path).finish(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 pub mod agent;
+mod any_certificate;
 pub mod api;
 #[cfg(target_os = "linux")]
 pub mod check;

@@ -3,10 +3,11 @@
 use super::{
     caller::{Caller, Peer},
     registry::{Registry, RegistryError},
+    tls_keys::TlsKeysError,
 };
 use crate::{
     api::{CreateIntercept, CreateToken, Problem, TokenCreated},
-    target::{discover::discover, resolve::ResolveError},
+    target::{discover::discover, resolve::ResolveError, root::TargetRootError},
     tunnel::{UPGRADE_PROTOCOL, agent_end::AgentEnd, liveness::LivenessConfig, store::TokenStore, tls},
 };
 use axum::{
@@ -81,6 +82,9 @@ impl From<RegistryError> for ApiError {
             RegistryError::NameTaken { .. } | RegistryError::Clash { .. } => StatusCode::CONFLICT,
             RegistryError::Removed(_) => StatusCode::GONE,
             RegistryError::BadName(_) => StatusCode::BAD_REQUEST,
+            // The pod may be on its way.
+            RegistryError::TlsKeys(TlsKeysError::Target(TargetRootError::NoProcess)) => StatusCode::NOT_FOUND,
+            RegistryError::TlsKeys(_) => StatusCode::UNPROCESSABLE_ENTITY,
             RegistryError::Lookup(_) | RegistryError::Host(_) | RegistryError::Port(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

@@ -5,6 +5,7 @@ mod caller;
 mod leftovers;
 mod registry;
 mod target_host;
+mod tls_keys;
 mod warden;
 mod worker;
 

@@ -3,6 +3,7 @@
 use super::{
     caller::Caller,
     target_host::{HostError, HostOptions, TargetHost},
+    tls_keys::{self, TlsKeysError},
     warden::PortError,
 };
 use crate::{
@@ -41,6 +42,8 @@ pub enum RegistryError {
     Host(#[from] HostError),
     #[error(transparent)]
     Port(#[from] PortError),
+    #[error(transparent)]
+    TlsKeys(#[from] TlsKeysError),
     #[error(
         "your token is limited to other targets than {0}; ask whoever runs the agent for one that includes it"
     )]
@@ -155,7 +158,7 @@ impl Registry {
     /// Creates an intercept, or finds the one that the same process has created before.
     pub async fn create(
         self: &Arc<Self>,
-        request: CreateIntercept,
+        mut request: CreateIntercept,
         caller: &Caller,
     ) -> Result<Created, RegistryError> {
         if !caller.may_use(&request.target.to_string()) {
@@ -172,6 +175,8 @@ impl Registry {
         let target = request.target.clone();
         let resolved = tokio::task::spawn_blocking(move || resolve(&target)).await??;
         let netns = resolved.netns.id();
+        let keys = tls_keys::load(std::mem::take(&mut request.tls), &resolved, request.port).await?;
+        let tls = keys.list();
 
         let mut state = self.state.lock().await;
         if state.closed {
@@ -210,7 +215,8 @@ impl Registry {
             }
         };
         let name = request.name.clone().unwrap_or_else(|| made_up_name(&request));
-        let intercept = Arc::new(Intercept::new(name.clone(), request.matcher.clone(), request.when_away));
+        let intercept = Intercept::new(name.clone(), request.matcher.clone(), request.when_away);
+        let intercept = Arc::new(intercept.with_keys(keys));
         routes.routes().add(Arc::clone(&intercept));
         tracing::info!(name, target = %request.target, port = request.port, owner = request.owner, "intercept created");
         let entry = Entry {
@@ -224,8 +230,13 @@ impl Registry {
             away_since: Some(Instant::now()),
             request,
         };
-        let created = Created { intercept: entry.info(), warnings };
+        let mut created = Created { intercept: entry.info(), warnings };
+        let port = entry.request.port;
         state.entries.push(entry);
+        drop(state);
+        if !tls.is_empty() {
+            created.warnings.extend(host.probe_tls(port, tls).await);
+        }
         Ok(created)
     }
 

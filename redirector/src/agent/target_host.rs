@@ -7,7 +7,7 @@ use super::{
 use crate::{
     api::TargetStatus,
     datapath::{AttachKind, DoorError, PeerNames},
-    engine::{PortContext, PortStats, Routes, UpstreamConnector},
+    engine::{PortContext, PortStats, Routes, UpstreamConnector, tls::TlsKey},
     target::{netns::Netns, presence::Presence, resolve::ResolvedTarget},
 };
 use std::{
@@ -123,6 +123,11 @@ impl TargetHost {
             drain: self.drain.clone(),
         };
         self.ask(|reply| WardenCommand::OpenPort { port, context, reply }).await.ok_or(PortError::Gone)?
+    }
+
+    /// Tries the app with the keys that somebody has brought, and warns of what will keep them from being of use.
+    pub async fn probe_tls(&self, port: u16, keys: Vec<Arc<TlsKey>>) -> Vec<String> {
+        self.ask(|reply| WardenCommand::ProbeTls { port, keys, reply }).await.unwrap_or_default()
     }
 
     /// New connections to `port` go to the app from now on.

@@ -5,7 +5,10 @@ use super::worker::{Pulse, WorkerCommand};
 use crate::{
     api::TargetStatus,
     datapath::{AttachKind, Door, DoorError, PortListeners},
-    engine::PortContext,
+    engine::{
+        PortContext,
+        tls::{TlsKey, probe},
+    },
     redirect_rules::{Certainty, RedirectFinding, redirect_of},
     target::{Target, listening::ListeningSockets, presence::Presence},
 };
@@ -13,13 +16,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::spawn_local,
     time::{MissedTickBehavior, interval},
 };
 
@@ -54,6 +58,12 @@ pub enum WardenCommand {
     ClosePort {
         port: u16,
         reply: oneshot::Sender<()>,
+    },
+    /// Answers with what may keep TLS on the port from being looked into.
+    ProbeTls {
+        port: u16,
+        keys: Vec<Arc<TlsKey>>,
+        reply: oneshot::Sender<Vec<String>>,
     },
     Status {
         reply: oneshot::Sender<TargetStatus>,
@@ -145,6 +155,17 @@ impl Warden {
                 self.tell_workers(|| WorkerCommand::Close { port });
                 let _ = reply.send(());
             }
+            WardenCommand::ProbeTls { port, keys, reply } => {
+                // The heartbeat does not wait for the app.
+                spawn_local(async move {
+                    let warnings = match address_inside(port) {
+                        Some(address) => probe(address, &keys).await,
+                        // Another warning says that nothing listens.
+                        None => Vec::new(),
+                    };
+                    let _ = reply.send(warnings);
+                });
+            }
             WardenCommand::Status { reply } => {
                 let _ = reply.send(self.status());
             }
@@ -219,7 +240,7 @@ impl Warden {
 /// `SO_REUSEADDR`, because accepted sockets inherit it, and the app must be able to bind its port again while
 /// they exist; `TCP_NODELAY`, because they inherit that as well. No `SO_REUSEPORT`: `bpf_sk_assign` takes such
 /// listeners from kernel 6.6 only.
-fn listen(address: std::net::IpAddr) -> io::Result<TcpListener> {
+fn listen(address: IpAddr) -> io::Result<TcpListener> {
     let socket =
         Socket::new(Domain::for_address(SocketAddr::new(address, 0)), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -231,6 +252,18 @@ fn listen(address: std::net::IpAddr) -> io::Result<TcpListener> {
     socket.bind(&SocketAddr::new(address, 0).into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Where the app that listens on `port` is reached from inside.
+fn address_inside(port: u16) -> Option<SocketAddr> {
+    let sockets = ListeningSockets::of_current_netns().ok()?;
+    let mut addresses = sockets.addresses().iter().filter(|address| address.port() == port);
+    let address = addresses.find(|address| !address.ip().to_canonical().is_loopback())?;
+    Some(match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port),
+        ip => SocketAddr::new(ip, port),
+    })
 }
 
 /// What a user should know who intercepts `port` of the namespace that the thread is in.

@@ -3,6 +3,7 @@
 use super::{
     connection::ConnectionArgs,
     output::{block_on, path_segment},
+    tls::TlsArgs,
 };
 use crate::{
     api::{CreateIntercept, Created, InterceptInfo, WhenAway},
@@ -12,6 +13,7 @@ use crate::{
     tunnel::{
         backoff::{self, Backoff},
         developer_end::{DeveloperEnd, Outcome, RoutedRequest},
+        local_server::LocalServer,
     },
 };
 use anyhow::Result;
@@ -47,9 +49,13 @@ pub struct InterceptCommand {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
 
-    /// Your local server
-    #[arg(long, value_name = "HOST:PORT", value_parser = local_server)]
-    to: String,
+    /// Your local server; https://HOST:PORT if it speaks TLS. Its certificate is verified by this system's roots, but
+    /// not on localhost and loopback addresses, where certificates for development are issued by nobody
+    #[arg(long, value_name = "HOST:PORT")]
+    to: LocalServer,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 
     /// Take requests with this header, its value exactly this; all that are given must be there
     #[arg(long = "header", value_name = "NAME=VALUE")]
@@ -82,9 +88,10 @@ impl InterceptCommand {
             when_away: self.when_away,
             owner: owner(),
             instance: InterceptKey::random()?.to_string(),
-            to: self.to,
+            to: self.to.to_string(),
+            tls: self.tls.pairs()?,
         };
-        block_on(Session { agent, request }.run())
+        block_on(Session { agent, to: self.to, request }.run())
     }
 }
 
@@ -94,13 +101,6 @@ fn matcher(headers: Vec<HeaderCondition>, all: bool) -> Result<Matcher> {
         conditions.push(Condition::Key(InterceptKey::random()?));
     }
     Ok(Matcher { conditions })
-}
-
-fn local_server(text: &str) -> Result<String, String> {
-    match text.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
-        _ => Err("give it as HOST:PORT, such as 127.0.0.1:3000".to_owned()),
-    }
 }
 
 /// `user@host`: for people, not for access.
@@ -122,6 +122,7 @@ fn owner() -> String {
 /// One run of the command.
 struct Session {
     agent: AgentAddress,
+    to: LocalServer,
     request: CreateIntercept,
 }
 
@@ -131,7 +132,7 @@ impl Session {
         pin!(stopped);
         let created: Created = self.agent.post("/v1/intercepts", &self.request).await?;
         self.request.name = Some(created.intercept.name.clone());
-        introduce(&created);
+        introduce(&created, if self.request.tls.is_empty() { "http" } else { "https" });
         tokio::select! {
             error = self.stay() => {
                 eprintln!("redirector: {error:#}");
@@ -177,7 +178,7 @@ impl Session {
     /// One tunnel, from its start to its end.
     async fn tunnel(&self, again: bool) -> Result<String, CallError> {
         let io = self.agent.upgrade(&format!("{}/tunnel", self.path())).await?;
-        let serve = DeveloperEnd::new(self.request.to.clone()).serve(io, |request| say(&line(&request)));
+        let serve = DeveloperEnd::new(self.to.clone()).serve(io, |request| say(&line(&request)));
         pin!(serve);
         tokio::select! {
             reason = &mut serve => return Ok(reason.to_string()),
@@ -231,14 +232,14 @@ fn may_come_back(error: &CallError) -> bool {
     error.is_passing() || matches!(error, CallError::Refused { status: StatusCode::NOT_FOUND, .. })
 }
 
-fn introduce(created: &Created) {
+fn introduce(created: &Created, scheme: &str) {
     let intercept = &created.intercept;
     for warning in &created.warnings {
         eprintln!("warning: {warning}");
     }
     println!("intercept \"{}\"", intercept.name);
     if let Some(header) = curl_header(&intercept.matcher) {
-        println!("  try: curl {header} http://ADDRESS:{}/", intercept.port);
+        println!("  try: curl {header} {scheme}://ADDRESS:{}/", intercept.port);
     }
 }
 

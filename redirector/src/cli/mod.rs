@@ -11,6 +11,7 @@ mod output;
 mod remove;
 mod status;
 mod targets;
+mod tls;
 mod token;
 
 use anyhow::Result;

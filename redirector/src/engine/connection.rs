@@ -13,7 +13,8 @@ use super::{
     socket::{Expect, Socket},
     splice::{Direction, splice},
     stats::{PortStats, bump},
-    upstream::{Upstream, UpstreamConnector},
+    tls::{Ending, Terminated, terminate},
+    upstream::{ClientUpstreams, Upstream, UpstreamConnector},
     waiting::{self, Waited},
 };
 use crate::{
@@ -80,12 +81,24 @@ pub async fn serve(
     context: &PortContext,
 ) {
     let _open = Open::count(&context.stats);
-    let client = Socket::from(client);
-    match run(&client, client_addr, original_dst, context).await {
+    let mut client = Socket::from(client);
+    let connector = &context.upstream;
+    let mut upstreams = ClientUpstreams { connector, app: original_dst, client: client_addr, tls: None };
+    let served = async {
+        // At once, whoever speaks first: a server that greets must not wait for us to have seen a request.
+        let app = upstreams.connect().await?;
+        match run(&client, app, &upstreams, context).await? {
+            Some(Handover { reason: RawReason::Tls, app, buf }) if context.routes.has_keys() => {
+                inside_tls(&mut client, app, buf, &mut upstreams, context).await
+            }
+            other => Ok(other),
+        }
+    };
+    match served.await {
         Ok(None) => {}
         Ok(Some(Handover { reason, app, buf })) => {
             context.stats.uncovered.bump(reason.into());
-            splice(&client, &app.socket, Direction { buf, ended: false }, Direction::default()).await;
+            pass_on(&client, &app, buf).await;
         }
         Err(error) => {
             tracing::debug!(%client_addr, %original_dst, %error, "connection broke");
@@ -103,20 +116,51 @@ struct Handover {
     buf: BytesMut,
 }
 
+/// Serves what is inside TLS, or leaves client and app to each other.
+async fn inside_tls(
+    client: &mut Socket,
+    app: Upstream,
+    buf: BytesMut,
+    upstreams: &mut ClientUpstreams<'_>,
+    context: &PortContext,
+) -> io::Result<Option<Handover>> {
+    match terminate(client, app, buf, &context.routes).await? {
+        Terminated::PassOn { reason, buf } => {
+            context.stats.uncovered.bump(reason);
+            pass_on(client, &upstreams.connect().await?, buf).await;
+            Ok(None)
+        }
+        Terminated::Inside { app, settled, http2 } => {
+            upstreams.tls = Some(settled);
+            if http2 {
+                return Ok(Some(Handover { reason: RawReason::Http2, app, buf: BytesMut::new() }));
+            }
+            run(client, app, upstreams, context).await
+        }
+        Terminated::Over => {
+            close(client).await;
+            Ok(None)
+        }
+    }
+}
+
+/// Everything that the client has sent goes to the app, and so on both ways.
+async fn pass_on(client: &Socket, app: &Upstream, buf: BytesMut) {
+    splice(client, &app.socket, Direction { buf, ended: false }, Direction::default()).await;
+}
+
 /// Serves the connection as HTTP/1.x, or until it is known to be something else.
 async fn run(
     client: &Socket,
-    client_addr: ClientAddr,
-    original_dst: OriginalDst,
+    app: Upstream,
+    upstreams: &ClientUpstreams<'_>,
     context: &PortContext,
 ) -> io::Result<Option<Handover>> {
-    let connect = || context.upstream.connect(original_dst, client_addr);
-    // At once, whoever speaks first: a server that greets must not wait for us to have seen a request.
-    let mut app = Some(connect().await?);
+    let mut app = Some(app);
     let mut connection = Connection {
         client,
-        client_addr,
-        original_dst,
+        client_addr: upstreams.client,
+        original_dst: upstreams.app,
         context,
         buf: BytesMut::new(),
         framer: RequestFramer::new(),
@@ -135,11 +179,11 @@ async fn run(
                 Waited::Developer(request) => LiveEnd::Developer(request),
                 Waited::Live(head) => {
                     first = Some(head);
-                    app = Some(connect().await?);
+                    app = Some(upstreams.connect().await?);
                     continue;
                 }
                 Waited::NotUnderstood(uncovered) => {
-                    app = Some(connect().await?);
+                    app = Some(upstreams.connect().await?);
                     let from_app = Direction::default();
                     LiveEnd::Next(Next::Splice { from_app, client_ended: false, uncovered })
                 }
@@ -179,7 +223,7 @@ async fn run(
             Next::Live(head) => {
                 first = Some(head);
                 if app.is_none() {
-                    app = Some(connect().await?);
+                    app = Some(upstreams.connect().await?);
                 }
             }
             Next::Splice { from_app, client_ended, uncovered } => {
@@ -209,7 +253,7 @@ async fn run(
 /// Ends our half, and reads what the client still sends: closing with unread bytes would reset the
 /// connection and could destroy the last answer on its way (RFC 9112 §9.6).
 async fn close(client: &Socket) {
-    client.finish().await;
+    client.finish(Ending::Clean).await;
     let _ = timeout(LINGER, async {
         let mut rest = BytesMut::new();
         while client.read(&mut rest, Expect::Head).await? > 0 {

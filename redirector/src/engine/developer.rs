@@ -9,6 +9,7 @@ use super::{
     refusal::{self, Refusal},
     socket::{Expect, Socket},
     stats::bump,
+    tls::Ending,
 };
 use crate::{
     api::WhenAway,
@@ -317,7 +318,7 @@ async fn splice(
             first.clear();
             first.reserve(READ);
             if from_developer.read_buf(&mut first).await? == 0 {
-                client.finish().await;
+                client.finish(Ending::Clean).await;
                 return Ok(());
             }
         }

@@ -1,6 +1,6 @@
 //! An intercept as the engine sees it.
 
-use super::stats::InterceptStats;
+use super::{stats::InterceptStats, tls::InterceptKeys};
 use crate::{api::WhenAway, context::Matcher, tunnel::agent_end::Tunnel};
 use std::sync::{PoisonError, RwLock};
 
@@ -9,13 +9,27 @@ pub struct Intercept {
     pub name: String,
     pub matcher: Matcher,
     pub when_away: WhenAway,
+    /// For TLS on the port, everybody's.
+    pub keys: InterceptKeys,
     pub stats: InterceptStats,
     tunnel: RwLock<Option<Tunnel>>,
 }
 
 impl Intercept {
     pub fn new(name: String, matcher: Matcher, when_away: WhenAway) -> Self {
-        Self { name, matcher, when_away, stats: InterceptStats::default(), tunnel: RwLock::default() }
+        Self {
+            name,
+            matcher,
+            when_away,
+            keys: InterceptKeys::default(),
+            stats: InterceptStats::default(),
+            tunnel: RwLock::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn with_keys(self, keys: InterceptKeys) -> Self {
+        Self { keys, ..self }
     }
 
     /// The tunnel, if it is there and alive.

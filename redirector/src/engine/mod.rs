@@ -15,6 +15,7 @@
 //! | `socket` | a connection, read and written from both directions of one task |
 //! | `replay` | a stream whose first bytes have been read already |
 //! | `stats` | what is counted |
+//! | `tls` | TLS that ends at the agent |
 
 mod addresses;
 mod connection;
@@ -27,6 +28,7 @@ mod routes;
 mod socket;
 mod splice;
 mod stats;
+pub mod tls;
 mod upstream;
 mod waiting;
 

@@ -1,6 +1,7 @@
 //! A connection to a client or to the app, used from both directions of one task: shared references in place of
 //! split halves.
 
+use super::tls::{Ending, Session};
 use bytes::{Buf as _, BytesMut};
 use socket2::SockRef;
 use std::{
@@ -32,24 +33,38 @@ pub(super) enum Expect {
     Raw,
 }
 
-/// One end of a connection, which must not delay small writes (`TCP_NODELAY`).
+/// One end of a connection, which must not delay small writes (`TCP_NODELAY`): plain, or with TLS on it.
 #[derive(Debug)]
 pub struct Socket {
     tcp: TcpStream,
+    tls: Option<Box<Session>>,
 }
 
 impl From<TcpStream> for Socket {
     fn from(tcp: TcpStream) -> Self {
-        Self { tcp }
+        Self { tcp, tls: None }
     }
 }
 
 impl Socket {
+    /// What is below TLS, for its handshake.
+    pub(super) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// From here on everything goes through `session`.
+    pub(super) fn secure(&mut self, session: Session) {
+        self.tls = Some(Box::new(session));
+    }
+
     /// Appends what can be read to `buf`; 0 is the end of the stream. Cancel-safe.
     pub(super) async fn read(&self, buf: &mut BytesMut, expect: Expect) -> io::Result<usize> {
         if buf.is_empty() && expect != Expect::Body {
             // An idle connection holds no memory. In a body the next read needs it at once.
             *buf = BytesMut::new();
+        }
+        if let Some(tls) = &self.tls {
+            return tls.read(&self.tcp, |bytes| buf.extend_from_slice(bytes)).await;
         }
         loop {
             self.tcp.readable().await?;
@@ -86,7 +101,7 @@ impl Socket {
             let written = self.write(bytes).await?;
             bytes = &bytes[written..];
         }
-        Ok(())
+        self.flush().await
     }
 
     /// Writes the first `len` bytes of `buf` and removes them from it as they go: what is left when this is
@@ -97,11 +112,14 @@ impl Socket {
             buf.advance(written);
             len -= written;
         }
-        Ok(())
+        self.flush().await
     }
 
     /// Writes the beginning of `bytes` and says how much that is. Cancel-safe.
     async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(tls) = &self.tls {
+            return tls.write(&self.tcp, bytes).await;
+        }
         loop {
             match self.tcp.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.tcp.writable().await?,
@@ -110,8 +128,32 @@ impl Socket {
         }
     }
 
+    /// Sends what TLS holds back; a plain socket holds nothing back.
+    async fn flush(&self) -> io::Result<()> {
+        match &self.tls {
+            Some(tls) => tls.flush(&self.tcp).await,
+            None => Ok(()),
+        }
+    }
+
+    /// How the other side has ended its half, once the end has been read.
+    pub(super) fn ending(&self) -> Ending {
+        self.tls.as_ref().map_or(Ending::Clean, |tls| tls.ending())
+    }
+
+    /// Says that our half ends, as far as closing the socket does not say it.
+    pub(super) async fn say_end(&self, ending: Ending) {
+        if let Some(tls) = &self.tls
+            && ending == Ending::Clean
+        {
+            // To a peer that has reset the connection there is nothing left to say.
+            let _ = tls.say_end(&self.tcp).await;
+        }
+    }
+
     /// Ends our half; what is still to be read can be read.
-    pub(super) async fn finish(&self) {
+    pub(super) async fn finish(&self, ending: Ending) {
+        self.say_end(ending).await;
         // A socket that the peer has reset meanwhile has nothing left to end.
         let _ = SockRef::from(&self.tcp).shutdown(Shutdown::Write);
     }
@@ -123,6 +165,9 @@ impl Socket {
 
     /// Is there anything to read: bytes, the end of the stream, or an error?
     pub(super) fn has_spoken(&self) -> bool {
+        if let Some(tls) = &self.tls {
+            return tls.has_spoken(&self.tcp);
+        }
         let mut byte = [MaybeUninit::uninit()];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         let peeked = SockRef::from(&self.tcp).recv_with_flags(&mut byte, flags);
@@ -131,10 +176,11 @@ impl Socket {
 
     /// Waits until the other side ends its half; forever once it has sent more.
     pub(super) async fn ended(&self) -> io::Result<()> {
-        match self.tcp.peek(&mut [0]).await? {
-            0 => Ok(()),
-            _ => pending().await,
-        }
+        let ended = match &self.tls {
+            Some(tls) => tls.ended(&self.tcp).await?,
+            None => self.tcp.peek(&mut [0]).await? == 0,
+        };
+        if ended { Ok(()) } else { pending().await }
     }
 }
 
@@ -145,12 +191,18 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(tls) = &self.tls {
+            return tls.poll_read(&self.tcp, cx, buf.remaining(), |bytes| buf.put_slice(bytes));
+        }
         Pin::new(&mut self.tcp).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &self.tls {
+            return tls.poll_write(&self.tcp, cx, buf);
+        }
         Pin::new(&mut self.tcp).poll_write(cx, buf)
     }
 
@@ -159,18 +211,28 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &self.tls {
+            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+            return tls.poll_write(&self.tcp, cx, first);
+        }
         Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.tls.is_none() && self.tcp.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(tls) = &self.tls {
+            return tls.poll_flush(&self.tcp, cx);
+        }
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(tls) = &self.tls {
+            return tls.poll_shutdown(&self.tcp, cx);
+        }
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }

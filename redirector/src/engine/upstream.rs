@@ -7,6 +7,7 @@
 use super::{
     addresses::{ClientAddr, OriginalDst},
     socket::Socket,
+    tls::AppTls,
 };
 use crate::{
     datapath::{PeerNames, PeerNamesError, UpstreamGuard},
@@ -39,6 +40,25 @@ pub struct Upstream {
     pub socket: Socket,
     /// While it lives, the app is told the client's address.
     _peer_name: Option<UpstreamGuard>,
+}
+
+/// Makes one client's connections to the app.
+pub(super) struct ClientUpstreams<'a> {
+    pub connector: &'a UpstreamConnector,
+    pub app: OriginalDst,
+    pub client: ClientAddr,
+    /// With TLS on them.
+    pub tls: Option<AppTls>,
+}
+
+impl ClientUpstreams<'_> {
+    pub(super) async fn connect(&self) -> io::Result<Upstream> {
+        let mut upstream = self.connector.connect(self.app, self.client).await?;
+        if let Some(tls) = &self.tls {
+            tls.secure(&mut upstream.socket).await?;
+        }
+        Ok(upstream)
+    }
 }
 
 impl UpstreamConnector {

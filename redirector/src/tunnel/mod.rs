@@ -11,6 +11,7 @@ pub mod developer_end;
 pub mod error;
 pub mod identity;
 pub mod liveness;
+pub mod local_server;
 pub mod meta;
 pub mod relay;
 pub mod response_status;

@@ -3,11 +3,11 @@
 use std::io;
 
 use h2::Reason;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, split};
 use tokio::sync::Notify;
 
 use super::error::StreamError;
+use super::local_server::LocalStream;
 use super::response_status::ResponseStatus;
 use super::stream::TunnelStream;
 
@@ -35,11 +35,11 @@ pub enum RelayEnd {
 
 /// Copies until both directions have ended or one has failed. A reset by the agent resets the local connection; when
 /// the local server breaks off, the agent's side reads what came before and then a ConnectionReset.
-pub async fn relay(mut stream: TunnelStream, mut local: TcpStream, traffic: &mut Traffic) -> RelayEnd {
+pub async fn relay(mut stream: TunnelStream, local: LocalStream, traffic: &mut Traffic) -> RelayEnd {
     let Traffic { request_bytes, response_bytes, status } = traffic;
     let mut answered = false;
+    let (mut from_local, mut to_local) = split(local);
     let result = {
-        let (mut from_local, mut to_local) = local.split();
         let (send, recv) = (&mut stream.send, &mut stream.recv);
         // Once the answer is out, the response's side only keeps watch while the request's side finishes.
         let request_done = Notify::new();
@@ -52,7 +52,12 @@ pub async fn relay(mut stream: TunnelStream, mut local: TcpStream, traffic: &mut
                     let _ = to_local.shutdown().await;
                     return Ok(());
                 }
-                match to_local.write(data).await {
+                let written = async {
+                    let written = to_local.write(data).await?;
+                    to_local.flush().await?;
+                    Ok::<_, io::Error>(written)
+                };
+                match written.await {
                     Ok(written) => {
                         recv.consume(written);
                         *request_bytes += written as u64;
@@ -92,7 +97,7 @@ pub async fn relay(mut stream: TunnelStream, mut local: TcpStream, traffic: &mut
                 return RelayEnd::Finished;
             }
             // Closes with RST, so that the server learns that nobody waits for the answer.
-            let _ = local.set_zero_linger();
+            from_local.unsplit(to_local).reset_on_close();
             RelayEnd::Cancelled(error)
         }
         Err(end) => {
