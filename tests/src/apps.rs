@@ -40,25 +40,18 @@ impl App {
         Self::echo_with(lab, host, name, ports, &[])
     }
 
-    /// The same in TLS, with the certificate whose name the client asks for.
+    /// The same in TLS.
     #[must_use]
     pub fn tls_echo(
         lab: &Lab,
         host: &Host,
         name: &str,
         ports: &[u16],
-        certificates: &[&Certificate],
+        certificate: &Certificate,
         options: &[&str],
     ) -> Self {
-        let files: Vec<String> = certificates
-            .iter()
-            .flat_map(|certificate| {
-                let [certificate, key] = certificate.files();
-                ["--tls".to_owned(), certificate, key]
-            })
-            .collect();
-        let options: Vec<&str> = files.iter().map(String::as_str).chain(options.iter().copied()).collect();
-        Self::echo_with(lab, host, name, ports, &options)
+        let [file, key] = certificate.files();
+        Self::echo_with(lab, host, name, ports, &[&["--tls", &file, &key], options].concat())
     }
 
     /// The same as [`App::echo_with`], with `root` as its root directory, which must have a copy of what the options

@@ -15,9 +15,9 @@ use crate::{
 /// The kind of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// On P-256.
+    /// On P-256; the certificate is a server's.
     Ecdsa,
-    /// 2048 bits.
+    /// 2048 bits; the certificate may issue others, as those that `openssl req -x509` makes by default.
     Rsa,
 }
 
@@ -40,13 +40,16 @@ impl Certificate {
         let directory =
             tempfile::Builder::new().prefix("tls-").tempdir_in(lab.directory()).expect("a directory").keep();
         let (path, key) = (directory.join("cert.pem"), directory.join("key.pem"));
-        let kind: &[&str] = match kind {
-            Kind::Ecdsa => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"],
-            Kind::Rsa => &["-newkey", "rsa:2048"],
+        let config = directory.join("openssl.cnf");
+        fs::write(&config, "[req]\ndistinguished_name = name\n[name]\n").expect("openssl.cnf");
+        let (new_key, authority): (&[&str], _) = match kind {
+            Kind::Ecdsa => (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"], "FALSE"),
+            Kind::Rsa => (&["-newkey", "rsa:2048"], "TRUE"),
         };
         let names_in_it: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
         let mut command = Command::new("openssl");
-        command.args(["req", "-x509", "-nodes", "-days", "1"]).args(kind);
+        command.args(["req", "-x509", "-nodes", "-days", "1"]).args(new_key).arg("-config").arg(&config);
+        command.args(["-addext", &format!("basicConstraints=critical,CA:{authority}")]);
         command.args(["-subj", &format!("/CN={}", names[0])]);
         command.args(["-addext", &format!("subjectAltName={}", names_in_it.join(","))]);
         let output = command.arg("-out").arg(&path).arg("-keyout").arg(&key).output().expect("openssl");

@@ -90,8 +90,7 @@ impl DeveloperEnd {
         };
         let mut heartbeat = Heartbeat::new(self.liveness, heard, connection.ping_pong());
         let local = Arc::new(Local {
-            connector: LocalConnector::new(self.to.clone()),
-            to: self.to,
+            connector: LocalConnector::new(self.to),
             connect_timeout: self.connect_timeout,
             on_finished,
         });
@@ -124,7 +123,6 @@ impl DeveloperEnd {
 struct Local<F> {
     /// Or why there is none.
     connector: Result<LocalConnector, String>,
-    to: LocalServer,
     connect_timeout: Duration,
     on_finished: F,
 }
@@ -186,12 +184,9 @@ impl<F: Fn(RoutedRequest) + Send + Sync> Local<F> {
     }
 
     async fn connect(&self, protocol: Protocol) -> Result<LocalStream, String> {
-        let connector = self.connector.as_ref().map_err(Clone::clone)?;
-        timeout(self.connect_timeout, connector.connect(protocol)).await.unwrap_or_else(|_| {
-            Err(format!(
-                "{} did not accept a connection within {:?} on the developer's machine",
-                self.to, self.connect_timeout
-            ))
-        })
+        match &self.connector {
+            Ok(connector) => connector.connect(protocol, self.connect_timeout).await,
+            Err(reason) => Err(reason.clone()),
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
@@ -14,6 +15,7 @@ use rustls::{CertificateError, ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -107,11 +109,22 @@ impl LocalConnector {
         Ok(Self { server, tls })
     }
 
-    /// Connects, ready for `protocol`.
+    /// Connects, ready for `protocol`. `patience`: for all of it.
     ///
     /// # Errors
     /// A text for people: what to do about it.
-    pub async fn connect(&self, protocol: Protocol) -> Result<LocalStream, String> {
+    pub async fn connect(&self, protocol: Protocol, patience: Duration) -> Result<LocalStream, String> {
+        timeout(patience, self.connect_at_last(protocol)).await.unwrap_or_else(|_| {
+            let wanted =
+                if self.tls.is_some() { "a connection, or did not answer TLS," } else { "a connection" };
+            Err(format!(
+                "{} did not accept {wanted} within {patience:?} on the developer's machine",
+                self.server
+            ))
+        })
+    }
+
+    async fn connect_at_last(&self, protocol: Protocol) -> Result<LocalStream, String> {
         let LocalServer { host, port, .. } = &self.server;
         // A name is looked up for each request and all its addresses are tried, as `localhost` is `::1` for some
         // servers and `127.0.0.1` for others.
@@ -151,6 +164,10 @@ impl LocalConnector {
                 let hint = match why {
                     CertificateError::UnknownIssuer => {
                         "; its issuer is not among this system's roots: SSL_CERT_FILE names a file with others"
+                    }
+                    // Of webpki, which has no other way to say it.
+                    CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+                        "; it is an issuer's own: make one for the server (openssl: basicConstraints=CA:FALSE)"
                     }
                     _ => "",
                 };

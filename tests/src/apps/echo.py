@@ -1,6 +1,4 @@
-"""An HTTP/1.1 app that reports what it was sent: echo.py NAME PORT... [--dual-stack] [--file PATH] [--tls CERT KEY]...
-
-With --tls it speaks TLS; of several certificates it shows the one with the server name that the client asks for.
+"""An HTTP/1.1 app that reports what it was sent: echo.py NAME PORT... [--dual-stack] [--file PATH] [--tls CERT KEY]
 
 Any path answers with a JSON report of the request. Special paths:
 
@@ -182,7 +180,7 @@ def send(writer, status, body, headers=(), head_only=False):
 async def main():
     servers = []
     for port in options.ports:
-        how = {"limit": 1 << 20, "backlog": 4096, "ssl": tls(options.tls)}
+        how = {"limit": 1 << 20, "backlog": 4096, "ssl": tls(*options.tls) if options.tls else None}
         if options.dual_stack:
             listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
             servers.append(await asyncio.start_server(serve, sock=listener, **how))
@@ -192,22 +190,10 @@ async def main():
     await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
-def tls(pairs):
-    contexts = []
-    for certificate, key in pairs:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-        context.load_verify_locations(certificate)
-        contexts.append((context.get_ca_certs()[0], context))
-
-    def choose(connection, name, _):
-        for facts, context in contexts:
-            if ("DNS", name) in facts.get("subjectAltName", ()):
-                connection.context = context
-
-    if contexts:
-        contexts[0][1].sni_callback = choose
-    return contexts[0][1] if contexts else None
+def tls(certificate, key):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
 
 
 arguments = argparse.ArgumentParser()
@@ -215,6 +201,6 @@ arguments.add_argument("name")
 arguments.add_argument("ports", nargs="+", type=int)
 arguments.add_argument("--dual-stack", action="store_true")
 arguments.add_argument("--file")
-arguments.add_argument("--tls", nargs=2, action="append", default=[], metavar=("CERT", "KEY"))
+arguments.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
 options = arguments.parse_args()
 asyncio.run(main())

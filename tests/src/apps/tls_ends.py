@@ -1,7 +1,7 @@
-"""Looks at how TLS ends: with the word for it (close_notify), without it, or with a reset of the connection.
+"""Looks at how TLS ends: with the word for it (close_notify), or ragged, without it.
 
   tls_ends.py serve PORT CERT KEY        prints how each client ended; "leave clean\\n" or "leave ragged\\n" makes it
-                                         answer "bye" and end so, anything else is answered when the client has ended
+                                         answer "bye" and end so, anything else is answered when the client has ended cleanly
   tls_ends.py ask HOST PORT TEXT END     says TEXT, ends its half (END: clean, ragged or not), prints what it got
 """
 
@@ -16,6 +16,8 @@ class Tls:
     """TLS under control: each half can be ended with or without a word."""
 
     def __init__(self, sock, context, **how):
+        # What Python hides by default is what is looked at here.
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         self.sock, self.incoming, self.outgoing = sock, ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, **how)
         self.run(self.tls.do_handshake)
@@ -50,10 +52,11 @@ class Tls:
             return data, "not"
         except ssl.SSLZeroReturnError:
             return data, "clean"
-        except ssl.SSLEOFError:
-            return data, "ragged"
-        except ConnectionResetError:
-            return data, "reset"
+        except ssl.SSLError as error:
+            # OpenSSL has no error of its own for a ragged end of what it reads.
+            return data, "ragged" if "UNEXPECTED_EOF" in str(error) else "broken"
+        except OSError:
+            return data, "broken"
 
     def end(self, how):
         if how == "clean":
@@ -79,13 +82,15 @@ def attend(sock, context):
     try:
         client = Tls(sock, context, server_side=True)
         line, end = client.hear(line=True)
+        if not line:
+            return
         command, _, how = line.decode().strip().partition(" ")
         if command == "leave":
             client.say(b"bye\n")
             client.end(how)
         rest, end = client.hear() if end == "not" else (b"", end)
         print(f"{(line + rest).decode().strip()!r} ended {end}")
-        if command != "leave":
+        if end == "clean" and command != "leave":
             client.say(b"heard\n")
             client.end("clean")
     except (ssl.SSLError, OSError) as error:

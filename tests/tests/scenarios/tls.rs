@@ -28,7 +28,7 @@ impl<'a> TlsScene<'a> {
     /// With options for both apps.
     pub fn with(lab: &'a Lab, kind: Kind, options: &[&str]) -> Self {
         let certificate = Certificate::new(lab, &["pod.test"], kind);
-        let app = App::tls_echo(lab, &lab.pod, "app", &[PORT, DIRECT], &[&certificate], options);
+        let app = App::tls_echo(lab, &lab.pod, "app", &[PORT, DIRECT], &certificate, options);
         let alice_app = App::echo_with(lab, &lab.dev, "alice", &[LOCAL], options);
         let agent = Agent::start(lab);
         let alice = with_keys(for_alice(lab, &agent), &[&certificate]).start(lab);
@@ -117,7 +117,7 @@ fn openssl_s_client_sees_the_apps_own_certificate_and_is_routed() {
                 let arguments =
                     [version, "-CAfile", &file, "-servername", "pod.test", "-verify_return_error"];
                 for route in Route::BOTH {
-                    let request = route.request("GET", "/whoami", "Connection: close\r\n", "");
+                    let request = route.request("GET", "/", "Connection: close\r\n", "");
                     let request = String::from_utf8(request).unwrap();
                     let said = s_client(&lab.client, lab.pod.at(port), &arguments, &request);
                     assert_eq!(said.code, Some(0), "{said:?}");
@@ -144,7 +144,7 @@ fn sessions_are_resumed_as_with_the_app() {
         let scene = TlsScene::new(lab, Kind::Ecdsa);
         let session = lab.directory().join("session").to_string_lossy().into_owned();
         let request =
-            String::from_utf8(Route::Alice.request("GET", "/whoami", "Connection: close\r\n", "")).unwrap();
+            String::from_utf8(Route::Alice.request("GET", "/", "Connection: close\r\n", "")).unwrap();
         for version in ["-tls1_2", "-tls1_3"] {
             let ask = |port, how: &str| {
                 let arguments = [version, "-servername", "pod.test", how, &session];

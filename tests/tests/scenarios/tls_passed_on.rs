@@ -117,7 +117,7 @@ fn versions_that_only_client_and_app_know_are_theirs() {
 fn another_protocol_by_alpn_is_the_apps() {
     in_lab(|lab| {
         let scene = TlsScene::new(lab, Kind::Ecdsa);
-        let request = "GET /whoami HTTP/1.0\r\nx-dev: alice\r\n\r\n";
+        let request = "GET / HTTP/1.1\r\nx-dev: alice\r\nConnection: close\r\n\r\n";
         let said = s_client(&lab.client, lab.pod.at(PORT), &["-alpn", "acme-tls/1"], request);
         assert!(said.stdout.contains("\"served_by\": \"app\""), "{said:?}");
         assert_eq!(passed_on(&scene.agent), 1);

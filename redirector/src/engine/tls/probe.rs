@@ -29,7 +29,7 @@ pub async fn probe(address: SocketAddr, keys: &[Arc<TlsKey>]) -> Vec<String> {
         }
     };
     if timeout(PATIENCE, all).await.is_err() {
-        warnings.push(format!("the service on port {} does not answer TLS in time", address.port()));
+        warnings.push(no_tls(address, "no answer in time"));
     }
     warnings
 }
@@ -58,14 +58,17 @@ async fn probe_key(address: SocketAddr, key: &TlsKey) -> Option<String> {
                     address.port()
                 ));
             }
-            Err(AppRefused::Handshake(error)) => Some(format!(
-                "the service on port {} does not speak TLS with the agent ({error}): its connections pass through \
-                 untouched",
-                address.port()
-            )),
+            Err(AppRefused::Handshake(error)) => Some(no_tls(address, &error.to_string())),
         };
     }
     warning
+}
+
+fn no_tls(address: SocketAddr, why: &str) -> String {
+    let port = address.port();
+    format!(
+        "the service on port {port} does not speak TLS with the agent ({why}): its TLS passes through untouched"
+    )
 }
 
 /// Does the app show a certificate of this key?
