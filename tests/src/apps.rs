@@ -95,6 +95,14 @@ impl App {
         Self::ready(Process::spawn(name, &mut command, lab.logs()))
     }
 
+    /// The same in TLS.
+    #[must_use]
+    pub fn tls_websocket(lab: &Lab, host: &Host, name: &str, port: u16, certificate: &Certificate) -> Self {
+        let mut command = python(lab, &host.netns, "websocket_server.py", WEBSOCKET_SERVER);
+        command.arg(name).args(certificate.files()).arg(port.to_string());
+        Self::ready(Process::spawn(name, &mut command, lab.logs()))
+    }
+
     /// An SMTP server: it greets before the client says anything.
     #[must_use]
     pub fn smtp(lab: &Lab, host: &Host, port: u16) -> Self {

@@ -212,7 +212,9 @@ async fn run(
                 // To the app its connection was idle, so it may have ended it. One that it has never been
                 // asked anything over is only in its way: some serve one connection at a time.
                 if !connection.app_used || app.as_ref().is_some_and(|app| app.socket.has_spoken()) {
-                    app = None;
+                    if let Some(app) = app.take() {
+                        app.socket.say_end(Ending::Clean).await;
+                    }
                     connection.app_used = false;
                 }
                 next
@@ -237,6 +239,9 @@ async fn run(
                 return Ok(None);
             }
             Next::Close => {
+                if let Some(app) = &app {
+                    app.socket.say_end(Ending::Clean).await;
+                }
                 close(client).await;
                 return Ok(None);
             }

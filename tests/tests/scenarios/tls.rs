@@ -2,7 +2,7 @@
 
 use std::{fs, net::SocketAddr};
 
-use lab::{Agent, App, Certificate, Curl, Developer, Kind, Lab, Nginx, s_client};
+use lab::{Agent, App, Certificate, Curl, Developer, Kind, Lab, Nginx, s_client, websocket_dialog};
 use serde_json::Value;
 
 use crate::scene::{DIRECT, LOCAL, PORT, Route, for_alice, in_lab, text};
@@ -80,8 +80,8 @@ fn requests_inside_tls_are_routed_one_by_one() {
     for kind in Kind::BOTH {
         in_lab(|lab| {
             let scene = TlsScene::new(lab, kind);
-            for version in VERSIONS {
-                let routes: Vec<Route> = Route::BOTH.into_iter().cycle().take(10).collect();
+            for (version, first) in [(VERSIONS[0], 0), (VERSIONS[1], 0), (VERSIONS[1], 1)] {
+                let routes: Vec<Route> = Route::BOTH.into_iter().cycle().skip(first).take(10).collect();
                 let answers = routes
                     .iter()
                     .fold(Curl::on(&lab.client), |curl, route| {
@@ -245,6 +245,23 @@ fn answers_inside_tls_are_what_the_app_says() {
             })
             .answers();
         assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    });
+}
+
+#[test]
+fn websockets_inside_tls_work_on_both_routes() {
+    in_lab(|lab| {
+        let certificate = Certificate::new(lab, &["pod.test"], Kind::Ecdsa);
+        let _app = App::tls_websocket(lab, &lab.pod, "app", PORT, &certificate);
+        let _alice_app = App::websocket(lab, &lab.dev, "alice", &[LOCAL]);
+        let agent = Agent::start(lab);
+        let _alice = with_keys(for_alice(lab, &agent), &[&certificate]).start(lab);
+        let url = format!("wss://{}/socket", lab.pod.at(PORT));
+        for route in Route::BOTH {
+            let dialog = websocket_dialog(lab, &lab.client, &url, &[route.header()]).json();
+            assert_eq!(dialog["texts"][19], format!("{}: message 19", route.server()));
+            assert_eq!((&dialog["large_same"], &dialog["close_code"]), (&true.into(), &1000.into()));
+        }
     });
 }
 

@@ -3,6 +3,7 @@
 use super::{
     app::{AppRefused, AppTls},
     key::TlsKey,
+    session::Ending,
 };
 use crate::engine::socket::Socket;
 use rustls::pki_types::DnsName;
@@ -79,6 +80,8 @@ async fn greet(
 ) -> Result<bool, AppRefused> {
     // That nothing listens is said otherwise.
     let Ok(tcp) = TcpStream::connect(address).await else { return Ok(true) };
-    let greeting = AppTls::for_probe(name)?.greet(&mut Socket::from(tcp)).await?;
+    let mut app = Socket::from(tcp);
+    let greeting = AppTls::for_probe(name)?.greet(&mut app).await?;
+    app.say_end(Ending::Clean).await;
     Ok(greeting.chain.first().is_some_and(|certificate| key.fits(certificate)))
 }

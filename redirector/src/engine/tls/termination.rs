@@ -4,7 +4,7 @@ use super::{
     app::{AppRefused, AppTls},
     hello::{ClientHello, HelloReader, NotTaken},
     keys,
-    session::Session,
+    session::{Ending, Session},
 };
 use crate::{
     api::Uncovered,
@@ -79,6 +79,7 @@ pub(in crate::engine) async fn terminate(
     };
     let Some(key) = key else {
         let reason = Uncovered::OtherCertificate;
+        app.socket.say_end(Ending::Clean).await;
         routes.verdicts.note(name, reason);
         return Ok(Terminated::PassOn { reason, buf });
     };
@@ -91,6 +92,7 @@ pub(in crate::engine) async fn terminate(
         // Not sent: the app is to say that itself.
         Err((error, _unsent_alert)) => {
             tracing::debug!(name, %error, "TLS is left to client and app");
+            app.socket.say_end(Ending::Clean).await;
             return Ok(Terminated::PassOn { reason: Uncovered::TlsRefused, buf });
         }
     };
