@@ -30,6 +30,7 @@ impl AnyCertificate {
     }
 
     /// Asks for a certificate of a kind that somebody else can use, too.
+    #[cfg(target_os = "linux")]
     pub fn of_schemes(wanted: &[SignatureScheme]) -> Self {
         let Self { algorithms, mut schemes } = Self::new();
         schemes.retain(|scheme| wanted.contains(scheme));

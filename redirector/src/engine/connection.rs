@@ -131,15 +131,11 @@ async fn inside_tls(
             Ok(None)
         }
         Terminated::Inside { app, settled, http2 } => {
-            upstreams.tls = Some(settled);
+            upstreams.tls = Some(*settled);
             if http2 {
                 return Ok(Some(Handover { reason: RawReason::Http2, app, buf: BytesMut::new() }));
             }
             run(client, app, upstreams, context).await
-        }
-        Terminated::Over => {
-            close(client).await;
-            Ok(None)
         }
     }
 }

@@ -59,13 +59,17 @@ fn no_path_leads_out_of_the_target() {
         let up = "../".repeat(20);
         std::os::unix::fs::symlink(format!("{up}{outside}"), root.join("tls/relative")).unwrap();
         std::os::unix::fs::symlink("/proc/1/root", root.join("tls/magic")).unwrap();
+        let with_key = |path: &str| {
+            let intercept = for_alice(lab, &agent).argument("--tls-cert").argument(&certificate.files()[0]);
+            intercept.argument("--tls-key").argument(&format!("target:{path}")).refused()
+        };
         let around = [format!("/{up}{outside}"), format!("/tls/magic{outside}")];
         for path in ["/tls/absolute", "/tls/relative", &outside, &around[0], &around[1]] {
-            let refusal = with_files(for_alice(lab, &agent), FILES[0], path).refused();
+            let refusal = with_key(path);
             assert!(refusal.stderr.contains("No such file"), "{path}: {refusal:?}");
         }
         for path in ["/tls", "/no/such/file", "/echo.py"] {
-            let refusal = with_files(for_alice(lab, &agent), FILES[0], path).refused();
+            let refusal = with_key(path);
             assert!(refusal.stderr.contains("inside the target"), "{path}: {refusal:?}");
         }
     });

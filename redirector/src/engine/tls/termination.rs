@@ -28,18 +28,16 @@ const HANDSHAKE: Duration = Duration::from_secs(60);
 /// What became of a connection that begins as TLS does.
 pub(in crate::engine) enum Terminated {
     /// TLS ends here, for the client and for the app.
-    Inside { app: Upstream, settled: AppTls, http2: bool },
+    Inside { app: Upstream, settled: Box<AppTls>, http2: bool },
     /// Client and app are to be left to each other. Nothing has been sent to the client, and `buf` is all that it
     /// has sent; the app needs a fresh connection.
     PassOn { reason: Uncovered, buf: BytesMut },
-    /// The client did not agree with what it was answered, and has been told so.
-    Over,
 }
 
 /// `buf`: all that the client has sent. `app` has been sent nothing.
 ///
 /// # Errors
-/// Those of the client's connection.
+/// The client's: its connection broke, or it did not agree with what it was answered.
 pub(in crate::engine) async fn terminate(
     client: &mut Socket,
     mut app: Upstream,
@@ -84,7 +82,7 @@ pub(in crate::engine) async fn terminate(
         return Ok(Terminated::PassOn { reason, buf });
     };
 
-    let settled = tls.settled(greeting.alpn.as_ref());
+    let settled = Box::new(tls.settled(greeting.alpn.as_ref()));
     let http2 = greeting.alpn.as_deref() == Some(b"h2");
     let config = key.server_config(greeting.chain, greeting.alpn);
     let connection = match hello.accepted.into_connection(config) {
@@ -96,14 +94,8 @@ pub(in crate::engine) async fn terminate(
             return Ok(Terminated::PassOn { reason: Uncovered::TlsRefused, buf });
         }
     };
-    match answer(client, connection, &buf[hello.len..]).await {
-        Ok(()) => Ok(Terminated::Inside { app, settled, http2 }),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            tracing::debug!(name, %error, "the client gave the handshake up");
-            Ok(Terminated::Over)
-        }
-        Err(error) => Err(error),
-    }
+    answer(client, connection, &buf[hello.len..]).await?;
+    Ok(Terminated::Inside { app, settled, http2 })
 }
 
 /// `None`: it is none that the agent understands.
