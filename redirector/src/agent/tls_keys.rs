@@ -14,6 +14,9 @@ use thiserror::Error;
 /// The largest PEM file, in bytes. A certificate with its chain has some thousand.
 const MAX_PEM: u64 = 64 * 1024;
 
+/// The longest path (PATH_MAX of Linux), in bytes.
+const MAX_PATH: usize = 4096;
+
 /// More than a port has.
 const MAX_PAIRS: usize = 16;
 
@@ -26,8 +29,11 @@ pub enum TlsKeysError {
     Certificate { number: usize, place: String, error: KeyError },
     #[error("TLS key {number}{place}: {error}")]
     Key { number: usize, place: String, error: KeyError },
-    #[error("an intercept may have {MAX_PAIRS} TLS certificates with keys, of {MAX_PEM} bytes each at most")]
-    TooMany,
+    #[error(
+        "an intercept may have {MAX_PAIRS} TLS certificates with keys, of {MAX_PEM} bytes each at most, or with paths of \
+         {MAX_PATH} printable characters"
+    )]
+    Oversized,
     #[error("cannot look for the keys: {0}")]
     Lookup(#[from] tokio::task::JoinError),
 }
@@ -41,11 +47,10 @@ pub async fn load(
     if pairs.is_empty() {
         return Ok(InterceptKeys::default());
     }
-    let sent = |source: &PemSource| matches!(source, PemSource::Pem(text) if text.len() as u64 > MAX_PEM);
-    if pairs.len() > MAX_PAIRS || pairs.iter().any(|pair| sent(&pair.certificate) || sent(&pair.key)) {
-        return Err(TlsKeysError::TooMany);
+    if pairs.len() > MAX_PAIRS || sources(&pairs).any(is_oversized) {
+        return Err(TlsKeysError::Oversized);
     }
-    let in_files = pairs.iter().flat_map(|pair| [&pair.certificate, &pair.key]).any(is_file);
+    let in_files = sources(&pairs).any(is_file);
     let target = target.clone();
     let read = move || read(&pairs, &target, port);
     let (read, keys) = tokio::task::spawn_blocking(move || {
@@ -62,13 +67,24 @@ pub async fn load(
     }))
 }
 
+fn sources(pairs: &[TlsPair]) -> impl Iterator<Item = &PemSource> {
+    pairs.iter().flat_map(|pair| [&pair.certificate, &pair.key])
+}
+
+/// Paths are shown and logged.
+fn is_oversized(source: &PemSource) -> bool {
+    match source {
+        PemSource::Pem(text) => text.len() as u64 > MAX_PEM,
+        PemSource::Target(path) => path.len() > MAX_PATH || path.chars().any(char::is_control),
+    }
+}
+
 fn is_file(source: &PemSource) -> bool {
     matches!(source, PemSource::Target(_))
 }
 
 fn read(pairs: &[TlsPair], target: &ResolvedTarget, port: u16) -> Result<Vec<TlsKey>, TlsKeysError> {
-    let in_files = pairs.iter().flat_map(|pair| [&pair.certificate, &pair.key]).any(is_file);
-    let root = if in_files { Some(TargetRoot::of(target, port)?) } else { None };
+    let root = if sources(pairs).any(is_file) { Some(TargetRoot::of(target, port)?) } else { None };
     let text = |source: &PemSource| match (source, &root) {
         (PemSource::Pem(text), _) => Ok(text.clone().into_bytes()),
         (PemSource::Target(path), Some(root)) => root.read(Path::new(path), MAX_PEM),

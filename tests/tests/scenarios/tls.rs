@@ -2,7 +2,9 @@
 
 use std::{fs, net::SocketAddr};
 
-use lab::{Agent, App, Certificate, Curl, Developer, Kind, Lab, Nginx, s_client, websocket_dialog};
+use lab::{
+    Agent, App, Certificate, Curl, Developer, Kind, Lab, Nginx, eventually, s_client, websocket_dialog,
+};
 use serde_json::Value;
 
 use crate::scene::{DIRECT, LOCAL, PORT, Route, for_alice, in_lab, text};
@@ -162,6 +164,51 @@ fn sessions_are_resumed_as_with_the_app() {
             assert!(!ask(DIRECT, "-sess_out"));
             assert!(!ask(PORT, "-sess_in"), "{version}: as the agent does of one from before the intercept");
         }
+        scene.assert_routing();
+    });
+}
+
+#[test]
+fn early_data_for_a_session_of_the_apps_is_asked_for_again() {
+    in_lab(|lab| {
+        let certificate = Certificate::new(lab, &["pod.test"], Kind::Ecdsa);
+        let _nginx = Nginx::tls_with(
+            lab,
+            &lab.pod,
+            &[PORT, DIRECT],
+            &[(&certificate, "ssl_protocols TLSv1.3; ssl_early_data on;")],
+        );
+        let _alice_app = App::echo(lab, &lab.dev, "alice", &[LOCAL]);
+        let agent = Agent::start(lab);
+        let _alice = with_keys(for_alice(lab, &agent), &[&certificate]).start(lab);
+        let [session, early] = ["session", "early"].map(|name| lab.directory().join(name));
+        let request = "GET /who HTTP/1.1\r\nHost: pod.test\r\nConnection: close\r\nx-dev: alice\r\n\r\n";
+        fs::write(&early, request).unwrap();
+        let [session, early] = [session, early].map(|path| path.to_string_lossy().into_owned());
+        let ask = |port, more: &[&str]| {
+            let arguments = [&["-tls1_3", "-servername", "pod.test"], more].concat();
+            s_client(&lab.client, lab.pod.at(port), &arguments, request).stdout
+        };
+        ask(DIRECT, &["-sess_out", &session]);
+        let directly = ask(DIRECT, &["-sess_in", &session, "-early_data", &early]);
+        assert!(directly.contains("Early data was accepted"), "{directly}");
+        ask(DIRECT, &["-sess_out", &session]);
+        let through = ask(PORT, &["-sess_in", &session, "-early_data", &early]);
+        assert!(through.contains("Early data was rejected") && through.contains("\"alice\""), "{through}");
+    });
+}
+
+#[test]
+fn a_client_inside_tls_that_leaves_while_the_developer_thinks_is_let_go() {
+    in_lab(|lab| {
+        let scene = TlsScene::new(lab, Kind::Ecdsa);
+        let more = ["--max-time", "1"];
+        let curl = scene.request(Curl::on(&lab.client), PORT, "/stall", &more, &[Route::Alice.header()]);
+        assert_eq!(curl.output().code, Some(28), "curl gives up");
+        eventually("nothing is open any more", || {
+            let status = scene.agent.json(&["status"]);
+            status["targets"][0]["ports"][PORT.to_string()]["open"] == 0
+        });
         scene.assert_routing();
     });
 }

@@ -60,12 +60,14 @@ pub(in crate::engine) async fn terminate(
         Ok(greeting) => greeting,
         Err(refused) => {
             tracing::debug!(name, %refused, "TLS is left to client and app");
-            let reason = match refused {
-                AppRefused::ClientCertificate => Uncovered::ClientCertificate,
-                AppRefused::Handshake(_) => Uncovered::TlsRefused,
+            let (reason, holds) = match refused {
+                AppRefused::ClientCertificate => (Uncovered::ClientCertificate, true),
+                // Another refusal may have to do with this client's offer.
+                AppRefused::Handshake(error) => {
+                    (Uncovered::TlsRefused, error.kind() == io::ErrorKind::TimedOut)
+                }
             };
-            // What the app refuses may have to do with this client's offer; a certificate has not.
-            if reason == Uncovered::ClientCertificate {
+            if holds {
                 routes.verdicts.note(name, reason);
             }
             return Ok(Terminated::PassOn { reason, buf });
