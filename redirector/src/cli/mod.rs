@@ -5,8 +5,10 @@ mod agent;
 #[cfg(target_os = "linux")]
 mod check;
 mod connection;
+mod curl_line;
 mod intercept;
 mod list;
+mod matcher_args;
 mod output;
 mod remove;
 mod status;
