@@ -6,6 +6,7 @@ mod agent;
 mod check;
 mod connection;
 mod curl_line;
+mod explain;
 mod intercept;
 mod list;
 mod matcher_args;
@@ -37,6 +38,7 @@ enum Command {
     Agent(agent::AgentCommand),
     Intercept(intercept::InterceptCommand),
     List(list::ListCommand),
+    Explain(explain::ExplainCommand),
     Status(status::StatusCommand),
     Remove(remove::RemoveCommand),
     Targets(targets::TargetsCommand),
@@ -53,6 +55,7 @@ impl Cli {
             Command::Agent(command) => command.run(),
             Command::Intercept(command) => command.run(),
             Command::List(command) => command.run(),
+            Command::Explain(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Remove(command) => command.run(),
             Command::Targets(command) => command.run(),
