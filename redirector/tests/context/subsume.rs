@@ -142,6 +142,15 @@ fn line_for(condition: &Condition, form: usize) -> Option<String> {
     }
 }
 
+/// A target whose path meets the condition.
+fn target_for(condition: &Condition) -> Option<String> {
+    match condition {
+        Condition::Path(path) => Some(path.to_string()),
+        Condition::PathPrefix(prefix) => Some(format!("{}/q", prefix.as_str().trim_end_matches('/'))),
+        _ => None,
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
@@ -151,12 +160,15 @@ proptest! {
         narrow in any_matcher(),
         others in prop::collection::vec(any_condition(), 0..3),
         form in 0..4_usize,
+        own_target in any::<bool>(),
         target in prop::sample::select([&PATHS[..], &["*", "/p?x", "/p/../p/q", "http://a/p"]].concat()),
         method in prop::sample::select(METHODS.to_vec()),
     ) {
         // Shared conditions make one subsume the other more often.
         for narrow in [narrow.clone(), Matcher { conditions: [narrow.conditions, wide.conditions.clone()].concat() }] {
-            // A request that meets `narrow` as far as its headers go, and a little more.
+            // A request that meets `narrow` as far as its headers go, and often its path, and a little more.
+            let own = narrow.conditions.iter().find_map(target_for).filter(|_| own_target);
+            let target = own.as_deref().unwrap_or(target);
             let lines: Vec<String> =
                 narrow.conditions.iter().chain(&others).filter_map(|condition| line_for(condition, form)).collect();
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
