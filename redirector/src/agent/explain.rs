@@ -57,8 +57,13 @@ fn explained(intercept: InterceptInfo, request: &RequestView<'_>) -> ExplainedIn
 fn check(question: &Explain) -> Result<(), String> {
     parse_method(&question.method).map_err(|error| error.to_string())?;
     let path = &question.path;
-    if path.is_empty() || path.bytes().any(|byte| byte == b' ' || byte.is_ascii_control()) {
-        return Err(format!("the path `{}` is empty or has a space in it", path.escape_debug()));
+    if path.bytes().any(|byte| byte == b' ' || byte.is_ascii_control()) {
+        return Err(format!("the path `{}` has a space or a control character in it", path.escape_debug()));
+    }
+    let is_target =
+        path.starts_with('/') || path.contains("://") || path == "*" || question.method == "CONNECT";
+    if !is_target {
+        return Err(format!("the path `{path}` does not start with `/`"));
     }
     for line in &question.headers {
         if http::HeaderName::from_bytes(line.name.as_bytes()).is_err() {

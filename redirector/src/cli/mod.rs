@@ -36,7 +36,7 @@ pub struct Cli {
 enum Command {
     #[cfg(target_os = "linux")]
     Agent(agent::AgentCommand),
-    Intercept(intercept::InterceptCommand),
+    Intercept(Box<intercept::InterceptCommand>),
     List(list::ListCommand),
     Explain(explain::ExplainCommand),
     Status(status::StatusCommand),

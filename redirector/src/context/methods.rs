@@ -61,7 +61,7 @@ pub fn parse_method(text: &str) -> Result<Method, ConditionError> {
         .ok()
         .filter(|_| text.len() <= MAX_LEN)
         .ok_or_else(|| ConditionError::Method(text.to_owned()))?;
-    if KNOWN.iter().any(|known| known != &method && known.as_str().eq_ignore_ascii_case(text)) {
+    if KNOWN.iter().any(|known| *known != method && known.as_str().eq_ignore_ascii_case(text)) {
         return Err(ConditionError::MethodCase(text.to_owned()));
     }
     Ok(method)

@@ -1,5 +1,7 @@
 //! Headers, by their exact value and by a regular expression.
 
+use std::hash::{BuildHasher, RandomState};
+
 use proptest::prelude::*;
 use redirector::context::{Condition, HeaderRegexCondition};
 
@@ -116,8 +118,8 @@ fn expressions_are_equal_by_name_and_text() {
     assert_eq!(condition("X-User=al.*"), condition("x-user=al.*"));
     assert_ne!(condition("x-user=al.*"), condition("x-user=al.+"));
     assert_ne!(condition("x-user=al.*"), condition("x-use=al.*"));
-    let set: std::collections::HashSet<_> = [condition("A=b+"), condition("a=b+")].into();
-    assert_eq!(set.len(), 1);
+    let hasher = RandomState::new();
+    assert_eq!(hasher.hash_one(condition("A=b+")), hasher.hash_one(condition("a=b+")));
     assert!(format!("{:?}", condition("a=b+")).contains("b+"));
 }
 

@@ -151,6 +151,13 @@ fn target_for(condition: &Condition) -> Option<String> {
     }
 }
 
+/// One of the methods of the condition.
+fn method_for(condition: &Condition, which: usize) -> Option<String> {
+    let Condition::Methods(condition) = condition else { return None };
+    let methods = condition.methods();
+    Some(methods[which % methods.len()].to_string())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
@@ -160,15 +167,17 @@ proptest! {
         narrow in any_matcher(),
         others in prop::collection::vec(any_condition(), 0..3),
         form in 0..4_usize,
-        own_target in any::<bool>(),
+        own in any::<bool>(),
         target in prop::sample::select([&PATHS[..], &["*", "/p?x", "/p/../p/q", "http://a/p"]].concat()),
         method in prop::sample::select(METHODS.to_vec()),
     ) {
         // Shared conditions make one subsume the other more often.
         for narrow in [narrow.clone(), Matcher { conditions: [narrow.conditions, wide.conditions.clone()].concat() }] {
-            // A request that meets `narrow` as far as its headers go, and often its path, and a little more.
-            let own = narrow.conditions.iter().find_map(target_for).filter(|_| own_target);
-            let target = own.as_deref().unwrap_or(target);
+            // A request that meets `narrow` as far as its headers go, often its path and method, and a little more.
+            let own_target = narrow.conditions.iter().find_map(target_for).filter(|_| own);
+            let target = own_target.as_deref().unwrap_or(target);
+            let own_method = narrow.conditions.iter().find_map(|condition| method_for(condition, form));
+            let method = own_method.as_deref().filter(|_| own).unwrap_or(method);
             let lines: Vec<String> =
                 narrow.conditions.iter().chain(&others).filter_map(|condition| line_for(condition, form)).collect();
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();

@@ -54,8 +54,14 @@ fn explain_names_the_intercept_and_the_conditions_that_say_no() {
         assert_eq!(other, serde_json::json!({"taken_by": null, "intercepts": []}));
         let missing = agent.run(&["explain", "netns:no-such-thing", "--port", "9"]);
         assert!(missing.code == Some(1) && missing.stderr.contains("no-such-thing"), "{missing:?}");
-        let nonsense = agent.run(&["explain", &target, "--port", &port, "-H", "a b: c"]);
-        assert!(nonsense.code == Some(1) && nonsense.stderr.contains("header name"), "{nonsense:?}");
+        for (arguments, reason) in [
+            (["-H", "a b: c"], "header name"),
+            (["-H", "a: b\r\nc: d"], "line break"),
+            (["--path", "cart"], "start with `/`"),
+        ] {
+            let nonsense = agent.run(&[&["explain", &target, "--port", &port], &arguments[..]].concat());
+            assert!(nonsense.code == Some(1) && nonsense.stderr.contains(reason), "{nonsense:?}");
+        }
     });
 }
 
