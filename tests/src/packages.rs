@@ -13,6 +13,7 @@ pub const PACKAGES: &[Package] = &[
     Package { name: "curl", reason: "the client of most tests" },
     Package { name: "iproute2", reason: "ip, tc and ss: builds the lab, sees what is left in it" },
     Package { name: "iptables", reason: "a pod whose port a service mesh redirects" },
+    Package { name: "nftables", reason: "nft: rules as a service mesh writes them" },
     Package { name: "nginx", reason: "an app nobody modified; also TLS and HTTP/2" },
     Package { name: "node-ws", reason: "another WebSocket server and client nobody modified" },
     Package { name: "openssl", reason: "certificate of the TLS app" },
