@@ -7,12 +7,16 @@
 //! | `POST /v1/intercepts` | create one: [`CreateIntercept`] → [`Created`] |
 //! | `DELETE /v1/intercepts/NAME` | remove one |
 //! | `POST /v1/intercepts/NAME/tunnel` | become its tunnel (HTTP Upgrade) |
+//! | `POST /v1/explain` | which intercept would take a request: [`Explain`] → [`Explanation`] |
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET`, `POST /v1/tokens`, `DELETE /v1/tokens/ID` | join tokens; unix socket only |
 //!
 //! Errors are [`Problem`] with a fitting HTTP status.
 
-use crate::{context::Matcher, target::Target};
+use crate::{
+    context::{Condition, Matcher},
+    target::Target,
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
@@ -134,6 +138,63 @@ pub struct InterceptInfo {
     /// RFC 3339.
     pub created: String,
     pub counts: InterceptCounts,
+}
+
+/// Asks which intercept would take a request. Nothing is sent to anybody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    pub target: Target,
+    pub port: u16,
+    /// Case-sensitive.
+    pub method: String,
+    /// The request target in any of its forms, as sent: `/cart?id=1`.
+    pub path: String,
+    #[serde(default)]
+    pub headers: Vec<HeaderLine>,
+}
+
+/// One line of a header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderLine {
+    /// In any case.
+    pub name: String,
+    /// Without the whitespace around it.
+    pub value: String,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The name of the intercept that takes it; `None`: it goes to the app.
+    pub taken_by: Option<String>,
+    /// All intercepts of the port, the oldest first: the first one that matches takes the request.
+    pub intercepts: Vec<ExplainedIntercept>,
+}
+
+/// One intercept's view of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedIntercept {
+    pub name: String,
+    pub owner: String,
+    pub to: String,
+    /// Is the developer's tunnel there?
+    pub connected: bool,
+    /// What the request gets if it is not.
+    pub when_away: WhenAway,
+    /// All of its conditions hold.
+    pub matches: bool,
+    pub conditions: Vec<ExplainedCondition>,
+}
+
+/// One condition, and whether the request meets it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedCondition {
+    pub condition: Condition,
+    /// The same for people.
+    pub text: String,
+    pub holds: bool,
 }
 
 /// Requests of one intercept.

@@ -27,7 +27,7 @@ mod tls;
 mod wait;
 
 pub use agent::{Agent, AgentOptions, CommandOutput, redirector_binary};
-pub use apps::{App, Nginx, tls_ends_client, tls_ends_server, websocket_dialog};
+pub use apps::{App, Nginx, WebSockets, tls_ends_client, tls_ends_server, websocket_dialog};
 pub use attached::{Direction, PassAll, cgroup_peername_programs, cgroup_root, tcx_programs};
 pub use curl::{Answer, Curl};
 pub use developer::{Developer, Intercept, Refusal};

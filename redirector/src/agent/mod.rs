@@ -1,9 +1,13 @@
 //! The node agent: owns the eBPF programs, the listeners and the intercepts of one node.
 
+mod admission;
 mod api_server;
 mod caller;
+mod clash;
+mod explain;
 mod leftovers;
 mod registry;
+mod registry_error;
 mod target_host;
 mod tls_keys;
 mod warden;
@@ -48,6 +52,8 @@ pub struct AgentOptions {
     pub log_packets: bool,
     /// How long an intercept waits for a developer who was cut off.
     pub grace: Duration,
+    /// May an intercept take everybody's requests?
+    pub allow_all: bool,
 }
 
 /// The agent's socket for root, in its state directory.
@@ -72,7 +78,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     let (drain_sender, drain) = watch::channel(false);
     let host_options =
         HostOptions { attach: options.attach, log_packets: options.log_packets, peer_names, drain };
-    let registry = Registry::new(host_options, options.grace, client_address_reason);
+    let registry = Registry::new(host_options, options.grace, options.allow_all, client_address_reason);
     let api = Api { registry: Arc::clone(&registry), tokens: tokens.clone() };
 
     let socket_path = options.state_dir.join(SOCKET);

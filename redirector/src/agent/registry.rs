@@ -1,19 +1,18 @@
 //! The intercepts of the node: who has which, on what, and whether their tunnel is there.
 
 use super::{
+    admission::{admit, made_up_name},
     caller::Caller,
-    target_host::{HostError, HostOptions, TargetHost},
-    tls_keys::{self, TlsKeysError},
+    clash::Clash,
+    registry_error::RegistryError,
+    target_host::{HostOptions, TargetHost},
+    tls_keys,
     warden::PortError,
 };
 use crate::{
     api::{CreateIntercept, Created, InterceptInfo, Status},
-    context::InterceptKey,
     engine::{Intercept, Routes},
-    target::{
-        netns::NetnsId,
-        resolve::{ResolveError, resolve},
-    },
+    target::{netns::NetnsId, resolve::resolve},
     tunnel::{agent_end::Tunnel, token::TokenId},
 };
 use std::{
@@ -22,7 +21,6 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use thiserror::Error;
 use tokio::{sync::Mutex, time::sleep};
 
 /// How many removed intercepts are remembered, so that their developers learn that they are not to come back.
@@ -31,49 +29,13 @@ const REMEMBERED: usize = 1024;
 /// More than any node has; every request is compared with all of its port.
 const MAX_INTERCEPTS: usize = 1024;
 
-/// Why a call on the registry failed.
-#[derive(Debug, Error)]
-pub enum RegistryError {
-    #[error(transparent)]
-    Target(#[from] ResolveError),
-    #[error("cannot look for the target: {0}")]
-    Lookup(#[from] tokio::task::JoinError),
-    #[error(transparent)]
-    Host(#[from] HostError),
-    #[error(transparent)]
-    Port(#[from] PortError),
-    #[error(transparent)]
-    TlsKeys(#[from] TlsKeysError),
-    #[error(
-        "your token is limited to other targets than {0}; ask whoever runs the agent for one that includes it"
-    )]
-    Forbidden(String),
-    #[error("the name \"{name}\" is taken by an intercept of {owner}; choose another with --name")]
-    NameTaken { name: String, owner: String },
-    #[error(
-        "this would clash with intercept \"{name}\" of {owner}, which takes {theirs}: of two intercepts on one \
-         port, neither may take all requests of the other; match another value"
-    )]
-    Clash { name: String, owner: String, theirs: String },
-    #[error("there is no intercept \"{0}\"; `redirector list` shows those there are")]
-    Unknown(String),
-    #[error("intercept \"{0}\" was removed")]
-    Removed(String),
-    #[error("the agent is stopping")]
-    Stopping,
-    #[error("the agent has {0} intercepts already, its limit")]
-    Full(usize),
-    #[error("owner, address and instance may have 256 printable characters each, a matcher 32 conditions")]
-    Oversized,
-    #[error("the name \"{0}\" can't be used: letters, digits, '-', '_' and '.' only, 64 at most")]
-    BadName(String),
-}
-
 /// All intercepts and targets of this agent.
 pub struct Registry {
     options: HostOptions,
     /// How long an intercept waits for its developer to come back.
     grace: Duration,
+    /// May an intercept take everybody's requests?
+    allow_all: bool,
     started: Instant,
     client_address_reason: Option<String>,
     state: Mutex<State>,
@@ -118,12 +80,15 @@ struct Entry {
 }
 
 impl Entry {
+    fn is_on(&self, netns: NetnsId, port: u16) -> bool {
+        self.netns == netns && self.request.port == port
+    }
+
     /// One of the two would take all requests of the other.
-    fn clashes_with(&self, request: &CreateIntercept, netns: NetnsId) -> bool {
-        let ours = &self.request.matcher;
-        self.netns == netns
-            && self.request.port == request.port
-            && (ours.subsumes(&request.matcher) || request.matcher.subsumes(ours))
+    fn clash_with(&self, request: &CreateIntercept, netns: NetnsId) -> Option<Clash> {
+        self.is_on(netns, request.port)
+            .then(|| Clash::between(&self.request.matcher, &request.matcher))
+            .flatten()
     }
 
     fn info(&self) -> InterceptInfo {
@@ -144,10 +109,16 @@ impl Entry {
 }
 
 impl Registry {
-    pub fn new(options: HostOptions, grace: Duration, client_address_reason: Option<String>) -> Arc<Self> {
+    pub fn new(
+        options: HostOptions,
+        grace: Duration,
+        allow_all: bool,
+        client_address_reason: Option<String>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             options,
             grace,
+            allow_all,
             started: Instant::now(),
             client_address_reason,
             state: Mutex::default(),
@@ -161,17 +132,7 @@ impl Registry {
         mut request: CreateIntercept,
         caller: &Caller,
     ) -> Result<Created, RegistryError> {
-        if !caller.may_use(&request.target.to_string()) {
-            return Err(RegistryError::Forbidden(request.target.to_string()));
-        }
-        if let Some(name) = &request.name
-            && !valid_name(name)
-        {
-            return Err(RegistryError::BadName(name.clone()));
-        }
-        if !within_limits(&request) {
-            return Err(RegistryError::Oversized);
-        }
+        admit(&request, caller, self.allow_all)?;
         let target = request.target.clone();
         let resolved = tokio::task::spawn_blocking(move || resolve(&target)).await??;
         let netns = resolved.netns.id();
@@ -306,6 +267,20 @@ impl Registry {
         }
     }
 
+    /// Looks at the intercepts of a port, the oldest first, and at the routes that decide among them; `None` when
+    /// nobody intercepts it.
+    pub async fn on_port<T>(
+        &self,
+        netns: NetnsId,
+        port: u16,
+        look: impl FnOnce(&Routes, &mut dyn Iterator<Item = InterceptInfo>) -> T,
+    ) -> Option<T> {
+        let state = self.state.lock().await;
+        let routes = state.hosts.get(&netns)?.ports.get(&port)?;
+        let mut intercepts = state.entries.iter().filter(|entry| entry.is_on(netns, port)).map(Entry::info);
+        Some(look(routes, &mut intercepts))
+    }
+
     pub async fn list(&self) -> Vec<InterceptInfo> {
         self.state.lock().await.entries.iter().map(Entry::info).collect()
     }
@@ -414,9 +389,8 @@ impl Registry {
             if request.name.as_ref() == Some(&name) {
                 return Err(RegistryError::NameTaken { name, owner });
             }
-            let theirs = &entry.request.matcher;
-            if entry.clashes_with(request, netns) {
-                return Err(RegistryError::Clash { name, owner, theirs: theirs.to_string() });
+            if let Some(clash) = entry.clash_with(request, netns) {
+                return Err(RegistryError::Clash { name, owner, clash });
             }
         }
         Ok(())
@@ -436,7 +410,7 @@ impl Registry {
                 let same_person =
                     caller.token_id() == entry.token_id.as_ref() && entry.request.owner == request.owner;
                 let in_the_way =
-                    request.name.as_ref() == Some(&entry.name) || entry.clashes_with(request, netns);
+                    request.name.as_ref() == Some(&entry.name) || entry.clash_with(request, netns).is_some();
                 same_person && in_the_way && entry.intercept.tunnel().is_none()
             })
             .map(|entry| entry.name.clone())
@@ -463,7 +437,7 @@ impl Registry {
     }
 
     async fn drop_port_if_unused(state: &mut State, netns: NetnsId, port: u16) {
-        if state.entries.iter().any(|entry| entry.netns == netns && entry.request.port == port) {
+        if state.entries.iter().any(|entry| entry.is_on(netns, port)) {
             return;
         }
         let Some(host) = state.hosts.get_mut(&netns) else { return };
@@ -492,23 +466,4 @@ impl PortRoutes {
             Self::Open(routes) | Self::New(routes) => routes,
         }
     }
-}
-
-fn valid_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-}
-
-/// They are shown to others, kept, and compared with every request.
-fn within_limits(request: &CreateIntercept) -> bool {
-    let printable = |text: &str| text.len() <= 256 && !text.chars().any(char::is_control);
-    [&request.owner, &request.instance, &request.to].into_iter().all(|text| printable(text))
-        && request.matcher.conditions.len() <= 32
-}
-
-/// Short enough to type, and not taken.
-fn made_up_name(request: &CreateIntercept) -> String {
-    let key = InterceptKey::random().map(|key| key.to_string()).unwrap_or_default();
-    let suffix: String = key.chars().take(6).collect();
-    format!("port-{}-{suffix}", request.port)
 }

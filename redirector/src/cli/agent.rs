@@ -31,6 +31,10 @@ pub struct AgentCommand {
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     grace: u64,
 
+    /// Let developers intercept all requests of a service (`intercept --all`), everybody's
+    #[arg(long)]
+    allow_all: bool,
+
     /// Log what the eBPF program does with each packet that could open a connection to an intercepted port
     #[arg(long)]
     log_packets: bool,
@@ -53,6 +57,7 @@ impl AgentCommand {
             attach: self.attach,
             log_packets: self.log_packets,
             grace: Duration::from_secs(self.grace),
+            allow_all: self.allow_all,
         };
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(agent::run(options))?;
         Ok(ExitCode::SUCCESS)

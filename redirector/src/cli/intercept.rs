@@ -2,13 +2,15 @@
 
 use super::{
     connection::ConnectionArgs,
+    curl_line::curl_line,
+    matcher_args::MatcherArgs,
     output::{block_on, path_segment},
     tls::TlsArgs,
 };
 use crate::{
     api::{CreateIntercept, Created, InterceptInfo, WhenAway},
     client::{AgentAddress, CallError},
-    context::{Condition, HeaderCondition, InterceptKey, Matcher},
+    context::{InterceptKey, Matcher},
     target::Target,
     tunnel::{
         backoff::{self, Backoff},
@@ -37,7 +39,7 @@ const GOOD_TUNNEL: Duration = Duration::from_secs(10);
 
 /// Take requests with your context to your machine, until Ctrl-C
 ///
-/// Without --header or --all the intercept gets a random key, and takes requests that carry it in the header
+/// With nothing said of which requests, the intercept gets a random key, and takes those that carry it in the header
 /// x-redirector-intercept, in baggage or in tracestate. Ready when it prints a line with "ready"; then one line for
 /// each request that came.
 #[derive(Args, Debug)]
@@ -57,14 +59,6 @@ pub struct InterceptCommand {
     #[command(flatten)]
     tls: TlsArgs,
 
-    /// Take requests with this header, its value exactly this; all that are given must be there
-    #[arg(long = "header", value_name = "NAME=VALUE")]
-    headers: Vec<HeaderCondition>,
-
-    /// Take all requests, everybody's
-    #[arg(long, conflicts_with = "headers")]
-    all: bool,
-
     /// A name for the intercept [default: made up]
     #[arg(long, overrides_with = "name")]
     name: Option<String>,
@@ -72,6 +66,9 @@ pub struct InterceptCommand {
     /// Who answers your requests while your machine is away: the live service, or an error
     #[arg(long, value_enum, default_value_t)]
     when_away: WhenAway,
+
+    #[command(flatten)]
+    matcher: MatcherArgs,
 
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -84,7 +81,7 @@ impl InterceptCommand {
             name: self.name,
             target: self.target,
             port: self.port,
-            matcher: matcher(self.headers, self.all)?,
+            matcher: self.matcher.matcher()?,
             when_away: self.when_away,
             owner: owner(),
             instance: InterceptKey::random()?.to_string(),
@@ -93,14 +90,6 @@ impl InterceptCommand {
         };
         block_on(Session { agent, to: self.to, request }.run())
     }
-}
-
-fn matcher(headers: Vec<HeaderCondition>, all: bool) -> Result<Matcher> {
-    let mut conditions: Vec<Condition> = headers.into_iter().map(Condition::Header).collect();
-    if conditions.is_empty() && !all {
-        conditions.push(Condition::Key(InterceptKey::random()?));
-    }
-    Ok(Matcher { conditions })
 }
 
 /// `user@host`: for people, not for access.
@@ -238,28 +227,13 @@ fn introduce(created: &Created, scheme: &str) {
         eprintln!("warning: {warning}");
     }
     println!("intercept \"{}\"", intercept.name);
-    if let Some(header) = curl_header(&intercept.matcher) {
-        println!("  try: curl {header} {scheme}://ADDRESS:{}/", intercept.port);
+    if let Some(line) = curl_line(&intercept.matcher, scheme, intercept.port) {
+        println!("  try: {line}");
     }
 }
 
-/// The options that make curl's requests match.
-fn curl_header(matcher: &Matcher) -> Option<String> {
-    let headers: Vec<String> = matcher
-        .conditions
-        .iter()
-        .filter_map(|condition| match condition {
-            Condition::Header(header) => Some((header.name().to_owned(), header.value().to_owned())),
-            Condition::Key(key) => Some((InterceptKey::HEADER.to_owned(), key.to_string())),
-            Condition::Baggage(_) | Condition::Tracestate(_) => None,
-        })
-        .map(|(name, value)| format!("-H '{name}: {}'", value.replace('\'', r"'\''")))
-        .collect();
-    (!headers.is_empty()).then(|| headers.join(" "))
-}
-
 fn requests_in_words(matcher: &Matcher) -> String {
-    if matcher.is_catch_all() { "all requests".to_owned() } else { format!("requests with {matcher}") }
+    if matcher.conditions.is_empty() { "all requests".to_owned() } else { format!("requests with {matcher}") }
 }
 
 /// One routed request: time, method, path, status, duration, bytes in and out.
@@ -309,24 +283,5 @@ fn stop_signal() -> impl Future<Output = ()> {
 async fn stop_signal() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_curl_line_survives_a_shell() {
-        let header = "x-dev=it's".parse().unwrap();
-        let matcher = Matcher { conditions: vec![Condition::Header(header)] };
-        assert_eq!(curl_header(&matcher).unwrap(), r"-H 'x-dev: it'\''s'");
-    }
-
-    #[test]
-    fn without_conditions_a_random_key_is_asked_for() {
-        let conditions = |all| matcher(Vec::new(), all).unwrap().conditions;
-        assert!(matches!(conditions(false)[..], [Condition::Key(_)]));
-        assert!(conditions(true).is_empty());
     }
 }

@@ -82,7 +82,7 @@ pub async fn serve(
 ) {
     let _open = Open::count(&context.stats);
     let mut client = Socket::from(client);
-    let connector = &context.upstream;
+    let connector = Arc::clone(&context.upstream);
     let mut upstreams = ClientUpstreams { connector, app: original_dst, client: client_addr, tls: None };
     let served = async {
         // At once, whoever speaks first: a server that greets must not wait for us to have seen a request.
@@ -121,7 +121,7 @@ async fn inside_tls(
     client: &mut Socket,
     app: Upstream,
     buf: BytesMut,
-    upstreams: &mut ClientUpstreams<'_>,
+    upstreams: &mut ClientUpstreams,
     context: &PortContext,
 ) -> io::Result<Option<Handover>> {
     match terminate(client, app, buf, &context.routes).await? {
@@ -131,7 +131,7 @@ async fn inside_tls(
             Ok(None)
         }
         Terminated::Inside { app, settled, http2 } => {
-            upstreams.tls = Some(*settled);
+            upstreams.tls = Some(settled);
             if http2 {
                 return Ok(Some(Handover { reason: RawReason::Http2, app, buf: BytesMut::new() }));
             }
@@ -149,7 +149,7 @@ async fn pass_on(client: &Socket, app: &Upstream, buf: BytesMut) {
 async fn run(
     client: &Socket,
     app: Upstream,
-    upstreams: &ClientUpstreams<'_>,
+    upstreams: &ClientUpstreams,
     context: &PortContext,
 ) -> io::Result<Option<Handover>> {
     let mut app = Some(app);

@@ -43,15 +43,16 @@ pub struct Upstream {
 }
 
 /// Makes one client's connections to the app.
-pub(super) struct ClientUpstreams<'a> {
-    pub connector: &'a UpstreamConnector,
+#[derive(Clone)]
+pub(super) struct ClientUpstreams {
+    pub connector: Arc<UpstreamConnector>,
     pub app: OriginalDst,
     pub client: ClientAddr,
     /// With TLS on them.
-    pub tls: Option<AppTls>,
+    pub tls: Option<Arc<AppTls>>,
 }
 
-impl ClientUpstreams<'_> {
+impl ClientUpstreams {
     pub(super) async fn connect(&self) -> io::Result<Upstream> {
         let mut upstream = self.connector.connect(self.app, self.client).await?;
         if let Some(tls) = &self.tls {

@@ -154,6 +154,15 @@ pub fn ask_whoami(from: &Host, to: SocketAddr, header: &str) -> Response {
     from.connect(to).ask(format!("GET /whoami HTTP/1.1\r\nHost: pod.test\r\n{header}\r\n\r\n"))
 }
 
+/// Who answers curl's request to the intercepted port; `arguments` may be any of curl's, `path` has the query.
+#[track_caller]
+pub fn who_answers_curl(lab: &Lab, arguments: &[&str], path: &str) -> String {
+    let url = format!("http://{}{path}", lab.pod.at(PORT));
+    let answer = Curl::on(&lab.client).request(&url, arguments, &[]).answer();
+    let report: Value = serde_json::from_str(&answer.body).expect("a report");
+    text(&report, "served_by")
+}
+
 /// The server that signed a report.
 #[track_caller]
 pub fn served_by(response: &Response) -> String {

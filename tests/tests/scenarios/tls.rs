@@ -3,7 +3,8 @@
 use std::{fs, net::SocketAddr};
 
 use lab::{
-    Agent, App, Certificate, Curl, Developer, Kind, Lab, Nginx, eventually, s_client, websocket_dialog,
+    Agent, App, Certificate, Curl, Developer, Kind, Lab, Nginx, WebSockets, eventually, s_client,
+    websocket_dialog,
 };
 use serde_json::Value;
 
@@ -300,12 +301,13 @@ fn websockets_inside_tls_work_on_both_routes() {
     in_lab(|lab| {
         let certificate = Certificate::new(lab, &["pod.test"], Kind::Ecdsa);
         let _app = App::tls_websocket(lab, &lab.pod, "app", PORT, &certificate);
-        let _alice_app = App::websocket(lab, &lab.dev, "alice", &[LOCAL]);
+        let _alice_app = App::websocket(lab, &lab.dev, WebSockets::Python, "alice", &[LOCAL]);
         let agent = Agent::start(lab);
         let _alice = with_keys(for_alice(lab, &agent), &[&certificate]).start(lab);
         let url = format!("wss://{}/socket", lab.pod.at(PORT));
         for route in Route::BOTH {
-            let dialog = websocket_dialog(lab, &lab.client, &url, &[route.header()]).json();
+            let dialog =
+                websocket_dialog(lab, &lab.client, WebSockets::Python, &url, &[route.header()]).json();
             assert_eq!(dialog["texts"][19], format!("{}: message 19", route.server()));
             assert_eq!((&dialog["large_same"], &dialog["close_code"]), (&true.into(), &1000.into()));
         }

@@ -30,7 +30,7 @@ use tokio::time::timeout;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// How TLS with the app begins.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(in crate::engine) struct AppTls {
     config: ClientConfig,
     server_name: Option<DnsName<'static>>,

@@ -16,7 +16,7 @@ use crate::{
 };
 use bytes::BytesMut;
 use rustls::ServerConnection;
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 /// How long the first message may take, from its first byte.
@@ -28,7 +28,7 @@ const HANDSHAKE: Duration = Duration::from_secs(60);
 /// What became of a connection that begins as TLS does.
 pub(in crate::engine) enum Terminated {
     /// TLS ends here, for the client and for the app.
-    Inside { app: Upstream, settled: Box<AppTls>, http2: bool },
+    Inside { app: Upstream, settled: Arc<AppTls>, http2: bool },
     /// Client and app are to be left to each other. Nothing has been sent to the client, and `buf` is all that it
     /// has sent; the app needs a fresh connection.
     PassOn { reason: Uncovered, buf: BytesMut },
@@ -84,7 +84,7 @@ pub(in crate::engine) async fn terminate(
         return Ok(Terminated::PassOn { reason, buf });
     };
 
-    let settled = Box::new(tls.settled(greeting.alpn.as_ref()));
+    let settled = Arc::new(tls.settled(greeting.alpn.as_ref()));
     let http2 = greeting.alpn.as_deref() == Some(b"h2");
     let config = key.server_config(greeting.chain, greeting.alpn);
     let connection = match hello.accepted.into_connection(config) {
