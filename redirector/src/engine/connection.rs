@@ -130,11 +130,8 @@ async fn inside_tls(
             pass_on(client, &upstreams.connect().await?, buf).await;
             Ok(None)
         }
-        Terminated::Inside { app, settled, http2 } => {
+        Terminated::Inside { app, settled } => {
             upstreams.tls = Some(settled);
-            if http2 {
-                return Ok(Some(Handover { reason: RawReason::Http2, app, buf: BytesMut::new() }));
-            }
             run(client, app, upstreams, context).await
         }
     }

@@ -28,7 +28,7 @@ const HANDSHAKE: Duration = Duration::from_secs(60);
 /// What became of a connection that begins as TLS does.
 pub(in crate::engine) enum Terminated {
     /// TLS ends here, for the client and for the app.
-    Inside { app: Upstream, settled: Arc<AppTls>, http2: bool },
+    Inside { app: Upstream, settled: Arc<AppTls> },
     /// Client and app are to be left to each other. Nothing has been sent to the client, and `buf` is all that it
     /// has sent; the app needs a fresh connection.
     PassOn { reason: Uncovered, buf: BytesMut },
@@ -85,7 +85,6 @@ pub(in crate::engine) async fn terminate(
     };
 
     let settled = Arc::new(tls.settled(greeting.alpn.as_ref()));
-    let http2 = greeting.alpn.as_deref() == Some(b"h2");
     let config = key.server_config(greeting.chain, greeting.alpn);
     let connection = match hello.accepted.into_connection(config) {
         Ok(connection) => connection,
@@ -97,7 +96,7 @@ pub(in crate::engine) async fn terminate(
         }
     };
     answer(client, connection, &buf[hello.len..]).await?;
-    Ok(Terminated::Inside { app, settled, http2 })
+    Ok(Terminated::Inside { app, settled })
 }
 
 /// `None`: it is none that the agent understands.
