@@ -15,6 +15,10 @@ use crate::{
     wait::eventually,
 };
 
+mod http2;
+
+pub use http2::{Http2Answers, http2_client};
+
 const ECHO: &str = include_str!("apps/echo.py");
 const WEBSOCKET_SERVER: &str = include_str!("apps/websocket_server.py");
 const WEBSOCKET_CLIENT: &str = include_str!("apps/websocket_client.py");

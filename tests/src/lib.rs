@@ -26,7 +26,7 @@ mod server;
 mod wait;
 
 pub use agent::{Agent, AgentOptions, CommandOutput, redirector_binary};
-pub use apps::{App, Nginx, websocket_dialog};
+pub use apps::{App, Http2Answers, Nginx, http2_client, websocket_dialog};
 pub use attached::{Direction, PassAll, cgroup_peername_programs, cgroup_root, tcx_programs};
 pub use curl::{Answer, Curl};
 pub use developer::{Developer, Intercept, Refusal};
