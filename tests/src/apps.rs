@@ -15,8 +15,10 @@ use crate::{
     wait::eventually,
 };
 
+mod grpc;
 mod http2;
 
+pub use grpc::grpc_client;
 pub use http2::{Http2Answers, http2_client};
 
 const ECHO: &str = include_str!("apps/echo.py");

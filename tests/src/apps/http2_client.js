@@ -19,7 +19,10 @@ const http2 = require("node:http2");
 
 const [url, text] = process.argv.slice(2);
 const plan = JSON.parse(text);
-const session = http2.connect(url, { settings: { enablePush: false, initialWindowSize: 1 << 20, maxHeaderListSize: 50000 } });
+const session = http2.connect(url, {
+  maxSessionMemory: 2000,
+  settings: { enablePush: false, initialWindowSize: 1 << 20, maxHeaderListSize: 50000 },
+});
 const said = { answers: [], goaway: null, closed: false, error: null, settings: null };
 session.on("goaway", (code, last) => (said.goaway ??= { code, last }));
 session.on("error", (error) => (said.error = String(error)));

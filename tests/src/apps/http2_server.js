@@ -112,7 +112,9 @@ function echo(stream) {
 
 let waiting = ports.length;
 for (const port of ports) {
-  const server = http2.createServer({ settings });
+  // Neither its memory nor its guard against floods of resets is what is tested.
+  const limits = { maxSessionMemory: 2000, streamResetBurst: 1000000, streamResetRate: 1000000 };
+  const server = http2.createServer({ settings, ...limits });
   server.on("session", (session) => {
     session.number = sessions++;
     session.on("error", () => {});

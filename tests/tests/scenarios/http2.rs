@@ -69,6 +69,11 @@ fn comparable(answers: Http2Answers) -> Value {
         if let Some(report) = report.as_object_mut() {
             report.remove("connection");
             report.remove("peer");
+            // Fields in front of the others whose order says nothing (RFC 9113 §8.3).
+            if let Some(headers) = report["headers"].as_array_mut() {
+                let pseudo = headers.iter().take_while(|header| is_pseudo(header)).count();
+                headers[..pseudo].sort_by_key(Value::to_string);
+            }
         }
         answer["text"] = report;
         // Of the text that was just changed.
@@ -77,6 +82,10 @@ fn comparable(answers: Http2Answers) -> Value {
         answer.remove("sha256");
     }
     answers
+}
+
+fn is_pseudo(header: &Value) -> bool {
+    header[0].as_str().is_some_and(|name| name.starts_with(':'))
 }
 
 fn is_date(header: &Value) -> bool {
@@ -112,18 +121,15 @@ fn merge(into: &mut Value, more: Value) {
 fn one_http2_connection_serves_everybody() {
     in_lab(|lab| {
         let scene = Http2Scene::new(lab);
-        let url = format!("http://{}/x?a=b", lab.pod.at(PORT));
+        // Not by curl: that of Debian 12 can't use a connection with prior knowledge twice.
         let routes = [Route::Live, Route::Alice, Route::Alice, Route::Live, Route::Alice, Route::Live];
-        let mut curl = Curl::on(&lab.client);
-        for route in routes {
-            curl = curl.request(&url, &["--http2-prior-knowledge"], &[route.header()]);
-        }
-        for (number, (answer, route)) in curl.answers().into_iter().zip(routes).enumerate() {
-            let report: Value = serde_json::from_str(&answer.body).unwrap();
+        let answers = scene.ask(&json!({ "requests": routes.map(|route| get(route, "/x?a=b")) }));
+        for (number, route) in routes.into_iter().enumerate() {
+            let report = answers.report(number);
             assert_eq!(text(&report, "served_by"), route.server());
-            assert_eq!(answer.connects, u32::from(number == 0), "all on the first connection");
             if route == Route::Live {
                 assert_eq!(text(&report, "peer").trim_start_matches("::ffff:"), lab.client.v4.to_string());
+                assert_eq!(report["connection"], 0, "one connection to the app");
             }
         }
         let status = scene.agent.json(&["status"]);

@@ -13,6 +13,7 @@ mod cli;
 mod developer_gone;
 mod fail_open;
 mod framing;
+mod grpc;
 mod half_close;
 mod http2;
 mod http2_routes;

@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub original_dst: OriginalDst,
     pub app: App,
     pub context: PortContext,
+    /// Streams at the app.
+    pub live: Cell<usize>,
     /// The last stream went to a developer: the app's connection may be idle while the client's is not.
     pub developer_last: Cell<bool>,
 }
@@ -38,8 +40,8 @@ impl Session {
     pub(super) async fn run(self) {
         let Self { mut client, client_addr, original_dst, app, context } = self;
         let mut drain = context.drain.clone();
-        let shared =
-            Rc::new(Shared { client_addr, original_dst, app, context, developer_last: Cell::new(false) });
+        let (live, developer_last) = (Cell::default(), Cell::default());
+        let shared = Rc::new(Shared { client_addr, original_dst, app, context, live, developer_last });
         let mut streams = JoinSet::new();
         let mut draining = false;
         loop {
@@ -60,7 +62,7 @@ impl Session {
                     let _ = poll_fn(|cx| Poll::Ready(client.poll_closed(cx))).await;
                     break;
                 },
-                () = shared.app.ended() => if !shared.developer_last.get() {
+                () = shared.app.ended() => if shared.live.get() > 0 || !shared.developer_last.get() {
                     client.graceful_shutdown();
                 },
                 _ = drain.wait_for(|drain| *drain), if !draining => {

@@ -61,7 +61,10 @@ pub(super) async fn serve(
     }
     shared.developer_last.set(false);
     shared.context.stats.live.bump(Protocol::Http2);
-    live(stream, &shared).await
+    shared.live.set(shared.live.get() + 1);
+    let served = live(stream, &shared).await;
+    shared.live.set(shared.live.get() - 1);
+    served
 }
 
 async fn live(mut stream: Stream, shared: &Shared) -> Served {
