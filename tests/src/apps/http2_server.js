@@ -7,6 +7,7 @@
 //   /reset?code=N         RST_STREAM with this code before an answer; with &begun, after the beginning of one
 //   /early                a whole answer without reading the request, then RST_STREAM(NO_ERROR)
 //   /goaway               GOAWAY, then the answer: the streams under way are still answered
+//   /goaway-later         a report, and GOAWAY 300 ms later
 //   /big?mib=N            N MiB
 //   /hang                 never answers; says on stdout with which code the stream ends
 //   /settings             the settings of the client, as they came
@@ -47,7 +48,12 @@ function serve(stream, headers, flags, raw) {
   }
   if (url.pathname === "/interim") stream.additionalHeaders({ ":status": 103, link: "</a>" });
   if (url.pathname === "/goaway") stream.session.close();
+  if (url.pathname === "/goaway-later") later(stream.session);
   report(stream, flags, raw);
+}
+
+function later(session) {
+  setTimeout(() => session.close(), 300);
 }
 
 function report(stream, flags, raw) {
@@ -112,9 +118,7 @@ function echo(stream) {
 
 let waiting = ports.length;
 for (const port of ports) {
-  // Neither its memory nor its guard against floods of resets is what is tested.
-  const limits = { maxSessionMemory: 2000, streamResetBurst: 1000000, streamResetRate: 1000000 };
-  const server = http2.createServer({ settings, ...limits });
+  const server = http2.createServer({ settings, maxSessionMemory: 2000 });
   server.on("session", (session) => {
     session.number = sessions++;
     session.on("error", () => {});

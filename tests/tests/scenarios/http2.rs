@@ -206,11 +206,13 @@ fn goaway_of_the_app_reaches_the_client_while_streams_finish() {
     in_lab(|lab| {
         let scene = Http2Scene::new(lab);
         // The hanging ones are cancelled later, so that the connection can end.
-        let hang = request(Route::Alice, "GET", "/hang", json!({ "cancel": 8 }));
-        let plan =
-            json!({ "requests": [get(Route::Live, "/goaway"), hang], "together": true, "linger": 10000 });
-        let answers = scene.ask(&plan);
-        assert_eq!(answers.answer(0)["status"], 200, "{answers:?}");
+        let hang = |route| request(route, "GET", "/hang", json!({ "cancel": 8 }));
+        let requests = [hang(Route::Alice), hang(Route::Live), get(Route::Live, "/goaway")];
+        let answers = scene.ask(&json!({ "requests": requests, "together": true, "linger": 10000 }));
+        assert_eq!(answers.answer(2)["status"], 200, "{answers:?}");
+        for number in 0..2 {
+            assert_eq!(answers.answer(number)["code"], 8, "the client's own: {answers:?}");
+        }
         assert_eq!(answers.0["goaway"]["code"], 0, "{answers:?}");
         assert_eq!(answers.0["closed"], true, "{answers:?}");
     });
@@ -220,15 +222,16 @@ fn goaway_of_the_app_reaches_the_client_while_streams_finish() {
 fn an_app_that_ends_its_idle_connection_does_not_disturb_the_developer() {
     in_lab(|lab| {
         let scene = Http2Scene::new(lab);
-        // The app says GOAWAY with the answer; to the client that is its own end only if nobody else answers it.
-        let mut later = get(Route::Live, "/after");
-        later["late"] = true.into();
-        let plan = json!({ "requests": [get(Route::Alice, "/one"), get(Route::Alice, "/two"), later] });
-        let answers = scene.ask(&plan);
-        assert_eq!(
-            [0, 1, 2].map(|number| text(&answers.report(number), "served_by")),
-            ["alice", "alice", "app"]
-        );
+        // The app's GOAWAY comes some time after its answer, when the developer has the connection.
+        let mut requests = vec![get(Route::Live, "/goaway-later")];
+        requests.push(request(Route::Alice, "GET", "/hang", json!({ "cancel": 8 })));
+        requests.push(request(Route::Alice, "GET", "/hang", json!({ "cancel": 8 })));
+        requests.extend([Route::Alice, Route::Live].map(|route| get(route, "/after")));
+        let answers = scene.ask(&json!({ "requests": requests, "linger": 1 }));
+        let reports = [0, 3, 4].map(|number| answers.report(number));
+        assert_eq!(reports.each_ref().map(|report| text(report, "served_by")), ["app", "alice", "app"]);
+        assert_ne!(reports[2]["connection"], reports[0]["connection"], "the app had ended the first one");
+        assert_eq!(answers.0["goaway"], Value::Null);
     });
 }
 
