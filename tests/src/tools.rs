@@ -11,7 +11,7 @@ pub fn grpc_python() -> PathBuf {
 /// The HTTP/2 conformance tester of `tests/h2spec`.
 #[must_use]
 pub fn h2spec() -> PathBuf {
-    tool("h2spec")
+    tool("h2spec/h2spec")
 }
 
 /// In `$REDIRECTOR_TEST_TOOLS`, or where `cargo xtask test` puts it by default.

@@ -25,6 +25,27 @@ impl App {
         Self::ready(Process::spawn(name, &mut command, lab.logs()))
     }
 
+    /// nghttpd, which serves the lab's directory in HTTP/2 only.
+    #[must_use]
+    pub fn nghttpd(lab: &Lab, host: &Host, ports: &[u16]) -> Vec<Self> {
+        std::fs::write(lab.directory().join("index.html"), "hello\n").expect("write index.html");
+        let start = |port: &u16| {
+            let mut command = host.netns.command("nghttpd");
+            command.args(["--no-tls", "--htdocs"]).arg(lab.directory()).arg(port.to_string());
+            Self::listening(Process::spawn("nghttpd", &mut command, lab.logs()), host, *port)
+        };
+        ports.iter().map(start).collect()
+    }
+
+    /// nghttpx, which passes HTTP/2 on from one port of the host to another.
+    #[must_use]
+    pub fn nghttpx(lab: &Lab, host: &Host, port: u16, to: u16) -> Self {
+        let mut command = host.netns.command("nghttpx");
+        command.args(["--conf=/dev/null", "--workers=1", &format!("--frontend=*,{port};no-tls")]);
+        command.arg(format!("--backend=127.0.0.1,{to};;proto=h2"));
+        Self::listening(Process::spawn("nghttpx", &mut command, lab.logs()), host, port)
+    }
+
     /// Hypercorn, which switches from HTTP/1.1 to HTTP/2 when asked; it answers `NAME PATH HTTP-VERSION`.
     #[must_use]
     pub fn upgrading(lab: &Lab, host: &Host, name: &str, port: u16) -> Self {

@@ -16,6 +16,7 @@ mod framing;
 mod grpc;
 mod half_close;
 mod http2;
+mod http2_conformance;
 mod http2_routes;
 mod http2_streams;
 mod keep_alive;
