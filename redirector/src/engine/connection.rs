@@ -95,7 +95,8 @@ pub async fn serve(
             };
             let candidate =
                 Candidate { client, client_addr, original_dst, app, from_client: buf, from_app, connect };
-            if let Err(error) = http2::serve(candidate, context).await {
+            // In a box of its own: other connections need no room for it.
+            if let Err(error) = Box::pin(http2::serve(candidate, context)).await {
                 tracing::debug!(%client_addr, %original_dst, %error, "connection broke");
             }
         }

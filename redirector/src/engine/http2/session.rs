@@ -37,8 +37,8 @@ pub(super) struct Shared {
 
 impl Session {
     /// Runs until the connection has ended on both sides.
-    pub(super) async fn run(self) {
-        let Self { mut client, client_addr, original_dst, app, context } = self;
+    pub(super) async fn run(self: Box<Self>) {
+        let Self { mut client, client_addr, original_dst, app, context } = *self;
         let mut drain = context.drain.clone();
         let (live, developer_last) = (Cell::default(), Cell::default());
         let shared = Rc::new(Shared { client_addr, original_dst, app, context, live, developer_last });

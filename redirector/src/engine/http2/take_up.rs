@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 const APP_SILENCE: Duration = Duration::from_secs(3);
 
 pub(super) enum TakenUp {
-    Http2(Session),
+    Http2(Box<Session>),
     Raw { client: Socket, app: Upstream, from_client: BytesMut, from_app: BytesMut },
 }
 
@@ -49,7 +49,8 @@ pub(super) async fn take_up(candidate: Candidate, context: &PortContext) -> io::
     };
     let client = Replay::new(from_client, client);
     let client = limits::toward_client(&app_settings).handshake(client).await.map_err(io::Error::other)?;
-    Ok(TakenUp::Http2(Session { client, client_addr, original_dst, app, context: context.clone() }))
+    let context = context.clone();
+    Ok(TakenUp::Http2(Box::new(Session { client, client_addr, original_dst, app, context })))
 }
 
 /// Reads until the client's preface is whole, and its SETTINGS behind it; `None`: it is no HTTP/2 client. One that
