@@ -76,7 +76,8 @@ pub struct CommandOutput {
 impl CommandOutput {
     /// Runs the command to its end; panics when that takes too long.
     #[track_caller]
-    pub(crate) fn of(command: &mut Command) -> Self {
+    #[must_use]
+    pub fn of(command: &mut Command) -> Self {
         let mut limited = Command::new("timeout");
         limited.args(["--kill-after=1", &LIMIT.as_secs().to_string()]);
         limited.arg(command.get_program()).args(command.get_args());

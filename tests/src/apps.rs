@@ -19,6 +19,12 @@ use crate::{
     wait::eventually,
 };
 
+mod grpc;
+mod http2;
+
+pub use grpc::grpc_client;
+pub use http2::{Http2Answers, http2_client};
+
 const ECHO: &str = include_str!("apps/echo.py");
 const TLS_ENDS: &str = include_str!("apps/tls_ends.py");
 
@@ -233,7 +239,13 @@ impl Nginx {
     /// The same with HTTP/2 by prior knowledge.
     #[must_use]
     pub fn http2(lab: &Lab, host: &Host, ports: &[u16]) -> Self {
-        Self::start_with(lab, host, ports, "http2", &[""])
+        Self::http2_with(lab, host, ports, "")
+    }
+
+    /// The same, with more directives for its `server`.
+    #[must_use]
+    pub fn http2_with(lab: &Lab, host: &Host, ports: &[u16], directives: &str) -> Self {
+        Self::start_with(lab, host, ports, "http2", &[directives])
     }
 
     fn start_with(lab: &Lab, host: &Host, ports: &[u16], listen: &str, servers: &[&str]) -> Self {

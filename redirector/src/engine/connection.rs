@@ -8,6 +8,7 @@
 use super::{
     addresses::{ClientAddr, OriginalDst},
     developer,
+    http2::{self, Candidate},
     live::{self, LiveEnd},
     routes::Routes,
     socket::{Expect, Socket},
@@ -24,6 +25,7 @@ use crate::{
 use bytes::BytesMut;
 use std::{
     io,
+    rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -88,7 +90,7 @@ pub async fn serve(
         // At once, whoever speaks first: a server that greets must not wait for us to have seen a request.
         let app = upstreams.connect().await?;
         match run(&client, app, &upstreams, context).await? {
-            Some(Handover { reason: RawReason::Tls, app, buf }) if context.routes.has_keys() => {
+            Some(Handover { reason: RawReason::Tls, app, buf, .. }) if context.routes.has_keys() => {
                 inside_tls(&mut client, app, buf, &mut upstreams, context).await
             }
             other => Ok(other),
@@ -96,9 +98,21 @@ pub async fn serve(
     };
     match served.await {
         Ok(None) => {}
-        Ok(Some(Handover { reason, app, buf })) => {
+        Ok(Some(Handover { reason: RawReason::Http2, app, buf, from_app })) => {
+            let connect: http2::Connect = Rc::new(move || {
+                let upstreams = upstreams.clone();
+                Box::pin(async move { upstreams.connect().await })
+            });
+            let candidate =
+                Candidate { client, client_addr, original_dst, app, from_client: buf, from_app, connect };
+            // In a box of its own: other connections need no room for it.
+            if let Err(error) = Box::pin(http2::serve(candidate, context)).await {
+                tracing::debug!(%client_addr, %original_dst, %error, "connection broke");
+            }
+        }
+        Ok(Some(Handover { reason, app, buf, from_app })) => {
             context.stats.uncovered.bump(reason.into());
-            pass_on(&client, &app, buf).await;
+            pass_on(&client, &app, buf, from_app).await;
         }
         Err(error) => {
             tracing::debug!(%client_addr, %original_dst, %error, "connection broke");
@@ -114,6 +128,8 @@ struct Handover {
     app: Upstream,
     /// Everything that the client has sent.
     buf: BytesMut,
+    /// Everything that the app has sent.
+    from_app: BytesMut,
 }
 
 /// Serves what is inside TLS, or leaves client and app to each other.
@@ -127,7 +143,7 @@ async fn inside_tls(
     match terminate(client, app, buf, &context.routes).await? {
         Terminated::PassOn { reason, buf } => {
             context.stats.uncovered.bump(reason);
-            pass_on(client, &upstreams.connect().await?, buf).await;
+            pass_on(client, &upstreams.connect().await?, buf, BytesMut::new()).await;
             Ok(None)
         }
         Terminated::Inside { app, settled } => {
@@ -137,9 +153,10 @@ async fn inside_tls(
     }
 }
 
-/// Everything that the client has sent goes to the app, and so on both ways.
-async fn pass_on(client: &Socket, app: &Upstream, buf: BytesMut) {
-    splice(client, &app.socket, Direction { buf, ended: false }, Direction::default()).await;
+/// What both sides have sent goes on, and so do all later bytes.
+async fn pass_on(client: &Socket, app: &Upstream, from_client: BytesMut, from_app: BytesMut) {
+    let direction = |buf| Direction { buf, ended: false };
+    splice(client, &app.socket, direction(from_client), direction(from_app)).await;
 }
 
 /// Serves the connection as HTTP/1.x, or until it is known to be something else.
@@ -185,8 +202,8 @@ async fn run(
         };
         let next = match end {
             LiveEnd::Next(next) => next,
-            LiveEnd::Other(reason) => {
-                return Ok(app.map(|app| Handover { reason, app, buf: connection.buf }));
+            LiveEnd::Other { reason, from_app } => {
+                return Ok(app.map(|app| Handover { reason, app, buf: connection.buf, from_app }));
             }
             LiveEnd::AppIdle => {
                 app = None;

@@ -8,6 +8,7 @@
 //! | `connection` | one client connection from accept to close |
 //! | `live` | the live route: requests to the app, answers to the client |
 //! | `developer` | one request on the developer's route |
+//! | `http2` | connections that speak HTTP/2: their streams, on both routes |
 //! | `waiting` | between requests, without the app |
 //! | `upstream` | connections to the app |
 //! | `splice` | raw bytes both ways |
@@ -20,6 +21,7 @@
 mod addresses;
 mod connection;
 mod developer;
+mod http2;
 mod intercept;
 mod live;
 mod refusal;

@@ -14,6 +14,7 @@ pub mod liveness;
 pub mod local_server;
 pub mod meta;
 pub mod relay;
+pub mod report;
 pub mod response_status;
 pub mod store;
 pub mod stream;

@@ -9,7 +9,7 @@ use std::io;
 use thiserror::Error;
 
 /// The protocols inside TLS that the agent routes, as ALPN names them (RFC 7301 §6).
-const ROUTED: &[&[u8]] = &[b"http/1.1"];
+const ROUTED: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// Longer ones are not known in practice.
 const MAX_HELLO: usize = 64 * 1024;
