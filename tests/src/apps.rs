@@ -236,6 +236,15 @@ impl Nginx {
         Self::start_with(lab, host, ports, "ssl", &servers)
     }
 
+    /// The same with HTTP/2 in TLS, if the client can.
+    #[must_use]
+    pub fn tls_http2(lab: &Lab, host: &Host, ports: &[u16], certificate: &Certificate) -> Self {
+        let [file, key] = certificate.files();
+        let lines =
+            format!("ssl_certificate {file}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;");
+        Self::start_with(lab, host, ports, "ssl http2", &[&lines])
+    }
+
     /// The same with HTTP/2 by prior knowledge.
     #[must_use]
     pub fn http2(lab: &Lab, host: &Host, ports: &[u16]) -> Self {

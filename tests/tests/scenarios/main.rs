@@ -31,6 +31,7 @@ mod targets;
 mod the_lab;
 mod tls;
 mod tls_ends;
+mod tls_http2;
 mod tls_keys;
 mod tls_passed_on;
 mod tls_to_developer;
