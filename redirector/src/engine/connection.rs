@@ -91,7 +91,8 @@ pub async fn serve(
         let app = upstreams.connect().await?;
         match run(&client, app, &upstreams, context).await? {
             Some(Handover { reason: RawReason::Tls, app, buf, .. }) if context.routes.has_keys() => {
-                inside_tls(&mut client, app, buf, &mut upstreams, context).await
+                // In a box of its own: other connections need no room for it.
+                Box::pin(inside_tls(&mut client, app, buf, &mut upstreams, context)).await
             }
             other => Ok(other),
         }

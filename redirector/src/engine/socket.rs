@@ -184,7 +184,7 @@ impl Socket {
     }
 }
 
-/// For those who own the socket and want it as a stream.
+/// For those who own the socket and want it as a stream, in one task: with TLS, reading may have to write.
 impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
