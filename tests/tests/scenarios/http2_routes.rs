@@ -1,6 +1,6 @@
 //! HTTP/2 on the developer's route: what the developer sees, and what clients get when something is wrong.
 
-use lab::{Agent, App, Curl, Nginx, eventually};
+use lab::{Agent, App, Curl, Nginx, eventually, http2_client};
 use serde_json::json;
 
 use crate::{
@@ -66,7 +66,7 @@ fn a_local_server_that_refuses_gives_a_502_and_grpc_a_status() {
         assert!(grpc.body.contains("grpc-status: 14") && grpc.body.contains("\"alice\""), "{grpc:?}");
 
         let requests = [get(Route::Alice, "/x"), get(Route::Live, "/x")];
-        let answers = lab::http2_client(lab, &lab.client, lab.pod.at(PORT), &json!({ "requests": requests }));
+        let answers = http2_client(lab, &lab.client, lab.pod.at(PORT), &json!({ "requests": requests }));
         assert_eq!(answers.answer(0)["status"], 502);
         assert_eq!(answers.answer(1)["status"], 200, "the connection stays usable");
         assert_eq!(agent.list()[0]["counts"]["failed"], 4);
@@ -88,6 +88,25 @@ fn a_local_server_without_http2_is_named_as_the_reason() {
 }
 
 #[test]
+fn a_local_server_that_dies_gives_a_502_for_what_it_has_not_answered() {
+    in_lab(|lab| {
+        let Http2Scene { alice: _alice, agent: _agent, alice_app, app: _app, lab } = Http2Scene::new(lab);
+        let requests = [get(Route::Alice, "/hang"), get(Route::Live, "/x")];
+        std::thread::scope(|scope| {
+            let plan = json!({ "requests": requests });
+            let client = scope.spawn(move || http2_client(lab, &lab.client, lab.pod.at(PORT), &plan));
+            eventually("alice has the request", || alice_app.log().contains("hangs /hang"));
+            drop(alice_app);
+            let answers = client.join().unwrap();
+            let said = answers.answer(0)["text"].as_str().unwrap();
+            assert_eq!(answers.answer(0)["status"], 502, "{answers:?}");
+            assert!(said.contains("\"alice\"") && said.contains("closed the connection"), "{said}");
+            assert_eq!(answers.answer(1)["status"], 200, "others are not touched");
+        });
+    });
+}
+
+#[test]
 fn a_tunnel_that_is_lost_in_the_middle_leaves_safe_requests_to_the_app() {
     in_lab(|lab| {
         let Http2Scene { alice, agent, alice_app, app, lab } = Http2Scene::new(lab);
@@ -95,7 +114,7 @@ fn a_tunnel_that_is_lost_in_the_middle_leaves_safe_requests_to_the_app() {
         // The app hangs, too: which server has the request is known by what it prints.
         let plan = json!({ "requests": [hang("GET")] });
         std::thread::scope(|scope| {
-            let client = scope.spawn(|| lab::http2_client(lab, &lab.client, lab.pod.at(PORT), &plan));
+            let client = scope.spawn(|| http2_client(lab, &lab.client, lab.pod.at(PORT), &plan));
             eventually("alice has the request", || alice_app.log().contains("hangs /hang"));
             alice.kill();
             client.join().unwrap();
