@@ -1,6 +1,6 @@
 //! HTTP/2 on the developer's route: what the developer sees, and what clients get when something is wrong.
 
-use lab::{Agent, App, Curl, Nginx, eventually, http2_client};
+use lab::{Agent, App, Curl, Intercept, Nginx, eventually, http2_client};
 use serde_json::json;
 
 use crate::{
@@ -22,6 +22,31 @@ fn nginx_serves_http2_on_both_routes() {
             let answer = Curl::on(&lab.client).request(&url, &[PRIOR], &[route.header()]).answer();
             assert_eq!(answer.body, format!("nginx in {}\n", host.netns.name()));
         }
+    });
+}
+
+#[test]
+fn matchers_see_the_authority_as_host_and_crumbs_as_one_cookie() {
+    in_lab(|lab| {
+        let _app = App::http2(lab, &lab.pod, "app", &[PORT]);
+        let _alice_app = App::http2(lab, &lab.dev, "alice", &[LOCAL]);
+        let agent = Agent::start(lab);
+        let intercept = Intercept::new(lab, &agent, PORT, LOCAL).name("alice");
+        let _alice =
+            intercept.header("host", "pod.test:8080").header("cookie", "a=1; dev=alice; b=2").start(lab);
+        let crumbs =
+            |crumbs: &[&str]| request(Route::Live, "GET", "/x", json!({ "headers": { "cookie": crumbs } }));
+        let requests = [
+            crumbs(&["a=1", "dev=alice; b=2"]),
+            crumbs(&["dev=alice"]),
+            crumbs(&["a=1", "dev=alice", "b=2"]),
+        ];
+        let answers = http2_client(lab, &lab.client, lab.pod.at(PORT), &json!({ "requests": requests }));
+        let servers = [0, 1, 2].map(|number| text(&answers.report(number), "served_by"));
+        assert_eq!(servers, ["alice", "app", "alice"]);
+        let report = answers.report(0);
+        let sent = report["headers"].as_array().unwrap();
+        assert!(sent.contains(&json!(["cookie", "a=1"])), "the crumbs arrive as they were sent: {report}");
     });
 }
 
