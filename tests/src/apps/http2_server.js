@@ -4,7 +4,7 @@
 //
 //   /trailers             text and two trailers
 //   /interim              103, then a report
-//   /reset?code=N         RST_STREAM with this code before an answer; with &begun, after the beginning of one
+//   /reset?code=N         RST_STREAM with this code before an answer; with &begun=MS, that long after its beginning
 //   /early                a whole answer without reading the request, then RST_STREAM(NO_ERROR)
 //   /goaway               GOAWAY, then the answer: the streams under way are still answered
 //   /goaway-later         a report, and GOAWAY 300 ms later
@@ -94,7 +94,7 @@ function reset(stream, parameters) {
   const close = () => stream.close(Number(parameters.get("code")));
   if (!parameters.has("begun")) return close();
   stream.respond({ ":status": 200 });
-  stream.write("beginning", () => setTimeout(close, 200));
+  stream.write("beginning", () => setTimeout(close, Number(parameters.get("begun"))));
 }
 
 function big(stream, mib) {

@@ -1,6 +1,9 @@
 //! What the tests of HTTP/2 start from, and the client's connection as a whole: taken up, ended, drained.
 
-use std::net::SocketAddr;
+use std::{
+    io::Write as _,
+    net::{SocketAddr, TcpStream},
+};
 
 use lab::{Agent, App, Curl, Developer, Http2Answers, Lab, Server, eventually, http2_client};
 use nix::sys::signal::Signal;
@@ -235,6 +238,52 @@ fn an_app_that_ends_its_idle_connection_does_not_disturb_the_developer() {
         assert_ne!(reports[2]["connection"], reports[0]["connection"], "the app had ended the first one");
         assert_eq!(answers.0["goaway"], Value::Null);
     });
+}
+
+#[test]
+fn an_app_that_dies_takes_the_connections_of_its_clients_along() {
+    in_lab(|lab| {
+        let Http2Scene { alice: _alice, agent: _agent, alice_app: _alice_app, app, lab } =
+            Http2Scene::new(lab);
+        let plan = json!({ "requests": [get(Route::Live, "/hang")], "linger": 10000 });
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| http2_client(lab, &lab.client, lab.pod.at(PORT), &plan));
+            eventually("the request has arrived", || app.log().contains("hangs /hang"));
+            drop(app);
+            let answers = client.join().unwrap();
+            assert_eq!((&answers.0["closed"], &answers.answer(0)["status"]), (&true.into(), &Value::Null));
+        });
+        let _app = App::http2(lab, &lab.pod, "app", &[PORT]);
+        let requests = Route::BOTH.map(|route| get(route, "/again"));
+        let answers = http2_client(lab, &lab.client, lab.pod.at(PORT), &json!({ "requests": requests }));
+        assert_eq!([0, 1].map(|number| text(&answers.report(number), "served_by")), ["app", "alice"]);
+    });
+}
+
+#[test]
+fn what_a_server_says_first_is_passed_on_when_its_client_speaks_no_http2() {
+    // The first could become HTTP/2, the second is it.
+    for greeting in [&b"\0\0"[..], b"\0\0\0\x04\0\0\0\0\0"] {
+        in_lab(|lab| {
+            let app = Server::start(&lab.pod.netns, lab.pod.at(PORT), move |mut stream: &TcpStream, peer| {
+                stream.write_all(greeting)?;
+                peer.wait_for_end();
+                Ok(())
+            });
+            let agent = Agent::start(lab);
+            let _alice = for_alice(lab, &agent).start(lab);
+            let mut connection = lab.client.connect(lab.pod.at(PORT));
+            let request = Route::Live.get("/");
+            if greeting.len() > 2 {
+                connection.send(&request);
+            }
+            assert_eq!(connection.exactly(greeting.len()), greeting);
+            if greeting.len() > 2 {
+                assert_eq!(app.peer(0).wait_for(request.len()), request);
+            }
+            assert_carried(lab);
+        });
+    }
 }
 
 #[test]

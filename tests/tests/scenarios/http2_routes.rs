@@ -1,6 +1,6 @@
 //! HTTP/2 on the developer's route: what the developer sees, and what clients get when something is wrong.
 
-use lab::{Agent, App, Curl, Nginx, eventually};
+use lab::{Agent, App, Curl, Intercept, Nginx, eventually, http2_client};
 use serde_json::json;
 
 use crate::{
@@ -22,6 +22,31 @@ fn nginx_serves_http2_on_both_routes() {
             let answer = Curl::on(&lab.client).request(&url, &[PRIOR], &[route.header()]).answer();
             assert_eq!(answer.body, format!("nginx in {}\n", host.netns.name()));
         }
+    });
+}
+
+#[test]
+fn matchers_see_the_authority_as_host_and_crumbs_as_one_cookie() {
+    in_lab(|lab| {
+        let _app = App::http2(lab, &lab.pod, "app", &[PORT]);
+        let _alice_app = App::http2(lab, &lab.dev, "alice", &[LOCAL]);
+        let agent = Agent::start(lab);
+        let intercept = Intercept::new(lab, &agent, PORT, LOCAL).name("alice");
+        let _alice =
+            intercept.header("host", "pod.test:8080").header("cookie", "a=1; dev=alice; b=2").start(lab);
+        let crumbs =
+            |crumbs: &[&str]| request(Route::Live, "GET", "/x", json!({ "headers": { "cookie": crumbs } }));
+        let requests = [
+            crumbs(&["a=1", "dev=alice; b=2"]),
+            crumbs(&["dev=alice"]),
+            crumbs(&["a=1", "dev=alice", "b=2"]),
+        ];
+        let answers = http2_client(lab, &lab.client, lab.pod.at(PORT), &json!({ "requests": requests }));
+        let servers = [0, 1, 2].map(|number| text(&answers.report(number), "served_by"));
+        assert_eq!(servers, ["alice", "app", "alice"]);
+        let report = answers.report(0);
+        let sent = report["headers"].as_array().unwrap();
+        assert!(sent.contains(&json!(["cookie", "a=1"])), "the crumbs arrive as they were sent: {report}");
     });
 }
 
@@ -66,7 +91,7 @@ fn a_local_server_that_refuses_gives_a_502_and_grpc_a_status() {
         assert!(grpc.body.contains("grpc-status: 14") && grpc.body.contains("\"alice\""), "{grpc:?}");
 
         let requests = [get(Route::Alice, "/x"), get(Route::Live, "/x")];
-        let answers = lab::http2_client(lab, &lab.client, lab.pod.at(PORT), &json!({ "requests": requests }));
+        let answers = http2_client(lab, &lab.client, lab.pod.at(PORT), &json!({ "requests": requests }));
         assert_eq!(answers.answer(0)["status"], 502);
         assert_eq!(answers.answer(1)["status"], 200, "the connection stays usable");
         assert_eq!(agent.list()[0]["counts"]["failed"], 4);
@@ -88,6 +113,25 @@ fn a_local_server_without_http2_is_named_as_the_reason() {
 }
 
 #[test]
+fn a_local_server_that_dies_gives_a_502_for_what_it_has_not_answered() {
+    in_lab(|lab| {
+        let Http2Scene { alice: _alice, agent: _agent, alice_app, app: _app, lab } = Http2Scene::new(lab);
+        let requests = [get(Route::Alice, "/hang"), get(Route::Live, "/x")];
+        std::thread::scope(|scope| {
+            let plan = json!({ "requests": requests });
+            let client = scope.spawn(move || http2_client(lab, &lab.client, lab.pod.at(PORT), &plan));
+            eventually("alice has the request", || alice_app.log().contains("hangs /hang"));
+            drop(alice_app);
+            let answers = client.join().unwrap();
+            let said = answers.answer(0)["text"].as_str().unwrap();
+            assert_eq!(answers.answer(0)["status"], 502, "{answers:?}");
+            assert!(said.contains("\"alice\"") && said.contains("closed the connection"), "{said}");
+            assert_eq!(answers.answer(1)["status"], 200, "others are not touched");
+        });
+    });
+}
+
+#[test]
 fn a_tunnel_that_is_lost_in_the_middle_leaves_safe_requests_to_the_app() {
     in_lab(|lab| {
         let Http2Scene { alice, agent, alice_app, app, lab } = Http2Scene::new(lab);
@@ -95,7 +139,7 @@ fn a_tunnel_that_is_lost_in_the_middle_leaves_safe_requests_to_the_app() {
         // The app hangs, too: which server has the request is known by what it prints.
         let plan = json!({ "requests": [hang("GET")] });
         std::thread::scope(|scope| {
-            let client = scope.spawn(|| lab::http2_client(lab, &lab.client, lab.pod.at(PORT), &plan));
+            let client = scope.spawn(|| http2_client(lab, &lab.client, lab.pod.at(PORT), &plan));
             eventually("alice has the request", || alice_app.log().contains("hangs /hang"));
             alice.kill();
             client.join().unwrap();

@@ -60,7 +60,7 @@ fn resets_of_the_server_reach_the_client_with_their_codes() {
         scene.same_as_direct(|route| {
             let codes = [1, 2, 7, 8, 11, 13, 4711];
             let resets = codes.map(|code| get(route, &format!("/reset?code={code}")));
-            let begun = codes.map(|code| get(route, &format!("/reset?code={code}&begun")));
+            let begun = codes.map(|code| get(route, &format!("/reset?code={code}&begun=100")));
             let requests = [resets, begun].concat();
             json!({ "requests": requests })
         });

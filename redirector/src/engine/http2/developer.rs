@@ -9,7 +9,7 @@ use super::{
     local::Local,
     refusal,
     session::Shared,
-    stream::Stream,
+    stream::{Stream, reset_client},
     tap::{Tap, Tapped},
 };
 use crate::{
@@ -79,7 +79,7 @@ pub(super) async fn run(
         Err(refusal) if progress.status.get().is_some() => {
             tracing::info!(intercept = intercept.name, client = %shared.client_addr, ?refusal, "answer broken off");
             bump(&intercept.stats.failed);
-            stream.respond.send_reset(Reason::INTERNAL_ERROR);
+            reset_client(&mut stream.respond, Reason::INTERNAL_ERROR).await;
             None
         }
         // Safe methods may be repeated by anyone, and the live service answers for a developer who is away.
@@ -190,7 +190,7 @@ async fn request(
     let end = exchange(body, respond, response, &mut to_local, *ended, progress).await;
     match end {
         ExchangeEnd::ClientReset(reason) => to_local.send_reset(reason),
-        ExchangeEnd::ServerReset(reason) => respond.send_reset(reason),
+        ExchangeEnd::ServerReset(reason) => reset_client(respond, reason).await,
         _ => {}
     }
     Ok(end)

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::Request;
 use std::{future::poll_fn, rc::Rc, task::Poll};
+use tokio::task::yield_now;
 
 /// Fresh connections to the app for one request that has not been looked at.
 const ATTEMPTS: usize = 3;
@@ -92,7 +93,7 @@ async fn live(mut stream: Stream, shared: &Shared) -> Served {
         match exchange(body, respond, response, &mut to_app, *ended, &progress).await {
             ExchangeEnd::Answered | ExchangeEnd::ClientGone => {}
             ExchangeEnd::ClientReset(reason) => to_app.send_reset(reason),
-            ExchangeEnd::ServerReset(reason) => respond.send_reset(reason),
+            ExchangeEnd::ServerReset(reason) => reset_client(respond, reason).await,
             ExchangeEnd::NotProcessed if *ended => continue,
             ExchangeEnd::NotProcessed => break,
             ExchangeEnd::ServerBroke => return Served::AppBroke,
@@ -102,6 +103,13 @@ async fn live(mut stream: Stream, shared: &Shared) -> Served {
     // The client may repeat it (RFC 9113 §8.7).
     stream.respond.send_reset(Reason::REFUSED_STREAM);
     Served::Done
+}
+
+/// Passes a reset on, behind what has been passed on before: h2 forgets what it has not written yet, so its
+/// connection, which has been woken up, gets a turn to write.
+pub(super) async fn reset_client(respond: &mut SendResponse<Bytes>, reason: Reason) {
+    yield_now().await;
+    respond.send_reset(reason);
 }
 
 impl Stream {
