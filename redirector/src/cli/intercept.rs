@@ -56,9 +56,6 @@ pub struct InterceptCommand {
     #[arg(long, value_name = "HOST:PORT")]
     to: LocalServer,
 
-    #[command(flatten)]
-    tls: TlsArgs,
-
     /// A name for the intercept [default: made up]
     #[arg(long, overrides_with = "name")]
     name: Option<String>,
@@ -69,6 +66,9 @@ pub struct InterceptCommand {
 
     #[command(flatten)]
     matcher: MatcherArgs,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 
     #[command(flatten)]
     connection: ConnectionArgs,

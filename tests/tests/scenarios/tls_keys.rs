@@ -117,6 +117,25 @@ fn keys_that_can_not_be_used_are_refused_with_the_reason() {
 }
 
 #[test]
+fn keys_in_the_forms_that_openssl_wrote_before_are_taken() {
+    in_lab(|lab| {
+        let agent = Agent::start(lab);
+        for (kind, script, form) in [
+            (Kind::Rsa, "openssl rsa -traditional", "BEGIN RSA PRIVATE KEY"),
+            (Kind::Ecdsa, "openssl ecparam -name prime256v1; openssl ec", "BEGIN EC PRIVATE KEY"),
+        ] {
+            let [certificate, key] = Certificate::new(lab, &["pod.test"], kind).files();
+            let old = format!("{key}.old");
+            let mut command = std::process::Command::new("sh");
+            let output = command.args(["-c", &format!("({script} -in {key}) > {old}")]).output().unwrap();
+            assert!(fs::read_to_string(&old).unwrap().contains(form), "{output:?}");
+            let intercept = for_alice(lab, &agent).argument("--tls-cert").argument(&certificate);
+            let _alice = intercept.argument("--tls-key").argument(&old).start(lab);
+        }
+    });
+}
+
+#[test]
 fn nobody_is_shown_a_key() {
     in_lab(|lab| {
         let scene = TlsScene::new(lab, Kind::Ecdsa);
