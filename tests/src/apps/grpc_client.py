@@ -4,13 +4,14 @@ KEY=VALUE is sent as metadata with every call. Actions:
 
   dialog       reflection, all four kinds of calls, a status with details, a deadline, a cancellation
   calls N      N unary calls, up to 100 at a time
-  down N       N messages of 1 MiB from the server
+  down N       N messages of 1 MiB from the server, which are not taken for the first second
   up N         N messages of 1 MiB to the server
 """
 
 import json
 import sys
 import threading
+import time
 import time
 
 import grpc
@@ -122,7 +123,9 @@ def calls():
 
 def stream_down():
     call = down(Message(text="go", number=number, data=bytes(1 << 20)), metadata=metadata)
-    return {"size": sum(len(message.data) for message in call), **end(call)}
+    size = len(next(call).data)
+    time.sleep(1)
+    return {"size": size + sum(len(message.data) for message in call), **end(call)}
 
 
 def stream_up():

@@ -1,13 +1,11 @@
 //! gRPC by its own library on both ends: nobody notices the agent, and context is metadata.
 
-use std::fs;
-
 use lab::{Agent, App, Developer, Lab, eventually, grpc_client};
 use serde_json::{Value, json};
 
 use crate::scene::{DIRECT, LOCAL, PORT, Route, for_alice, in_lab};
 
-/// How much more memory the agent may need for any amount of streaming. Bytes.
+/// How much more memory the agent may need for any amount of streaming, also to a reader that pauses. Bytes.
 const MORE_MEMORY: u64 = 48 << 20;
 
 const GIB: u64 = 1 << 30;
@@ -132,7 +130,7 @@ fn a_gibibyte_each_way_needs_no_memory() {
         let scene = GrpcScene::new(lab);
         // Whatever is needed once is there.
         scene.client(Route::Live, &["down", "8"]);
-        let before = reset_peak(scene.agent.pid());
+        let before = scene.agent.reset_peak_memory();
         for direction in ["up", "down"] {
             let said = scene.client(Route::Live, &[direction, "1024"]);
             assert_eq!(
@@ -141,7 +139,7 @@ fn a_gibibyte_each_way_needs_no_memory() {
                 "{direction}: {said}"
             );
         }
-        let more = peak(scene.agent.pid()) - before;
+        let more = scene.agent.peak_memory().saturating_sub(before);
         assert!(more < MORE_MEMORY, "{more} bytes more than before");
         assert_eq!(scene.port_counts()["live"], 3, "through the agent");
     });
@@ -157,22 +155,4 @@ fn a_call_to_a_local_server_that_is_not_there_is_unavailable() {
         let error = calls["errors"][0].as_str().unwrap();
         assert!(error.contains("StatusCode.UNAVAILABLE") && error.contains("nothing listens on"), "{error}");
     });
-}
-
-/// Makes the kernel forget how much memory the process has had at most; gives how much it has now. Bytes.
-fn reset_peak(pid: u32) -> u64 {
-    // proc(5): 5 resets the peak resident set size to the current one.
-    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("reset the peak");
-    memory(pid, "VmRSS:")
-}
-
-/// The most memory the process has had since. Bytes.
-fn peak(pid: u32) -> u64 {
-    memory(pid, "VmHWM:")
-}
-
-fn memory(pid: u32, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the status of the agent");
-    let line = status.lines().find(|line| line.starts_with(field)).expect("a field of the status");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") << 10
 }
