@@ -3,6 +3,7 @@
 mod api_server;
 mod caller;
 mod leftovers;
+mod ledger;
 mod registry;
 mod target_host;
 mod warden;

@@ -18,6 +18,7 @@ mod keep_alive;
 mod matching;
 mod packets;
 mod raw_protocols;
+mod status;
 mod targets;
 mod the_lab;
 mod tokens;
