@@ -16,6 +16,7 @@ mod framing;
 mod half_close;
 mod keep_alive;
 mod matching;
+mod metrics;
 mod packets;
 mod raw_protocols;
 mod status;
