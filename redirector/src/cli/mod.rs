@@ -6,6 +6,7 @@ mod agent;
 mod check;
 mod connection;
 mod intercept;
+mod intercept_output;
 mod list;
 mod output;
 mod remove;

@@ -14,6 +14,7 @@ mod developer_gone;
 mod fail_open;
 mod framing;
 mod half_close;
+mod intercept_events;
 mod keep_alive;
 mod matching;
 mod metrics;
