@@ -17,6 +17,7 @@ pub const PACKAGES: &[Package] = &[
     Package { name: "nginx", reason: "an app nobody modified; also TLS and HTTP/2" },
     Package { name: "node-ws", reason: "another WebSocket server and client nobody modified" },
     Package { name: "openssl", reason: "certificate of the TLS app" },
+    Package { name: "prometheus", reason: "promtool judges the metrics, Prometheus itself reads them" },
     Package { name: "python3", reason: "the HTTP app that reports what it was sent" },
     Package { name: "python3-aiosmtpd", reason: "an SMTP server: the server speaks first" },
     Package { name: "python3-websockets", reason: "a WebSocket server and client nobody modified" },

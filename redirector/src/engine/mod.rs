@@ -7,6 +7,7 @@
 //! | `routes` | the intercepts of one port, oldest first |
 //! | `connection` | one client connection from accept to close |
 //! | `live` | the live route: requests to the app, answers to the client |
+//! | `cleared` | what of a buffer may be passed on, and how long it has been here |
 //! | `developer` | one request on the developer's route |
 //! | `waiting` | between requests, without the app |
 //! | `upstream` | connections to the app |
@@ -15,8 +16,11 @@
 //! | `socket` | a connection, read and written from both directions of one task |
 //! | `replay` | a stream whose first bytes have been read already |
 //! | `stats` | what is counted |
+//! | `added_latency` | the time that the agent adds, as a histogram |
 
+mod added_latency;
 mod addresses;
+mod cleared;
 mod connection;
 mod developer;
 mod intercept;
@@ -30,9 +34,10 @@ mod stats;
 mod upstream;
 mod waiting;
 
+pub use added_latency::Buckets;
 pub use addresses::{ClientAddr, OriginalDst};
 pub use connection::{PortContext, serve};
 pub use intercept::Intercept;
 pub use routes::Routes;
-pub use stats::{InterceptStats, PortStats};
+pub use stats::{InterceptStats, Outcomes, PortStats};
 pub use upstream::UpstreamConnector;
