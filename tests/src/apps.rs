@@ -15,6 +15,12 @@ use crate::{
     wait::eventually,
 };
 
+mod grpc;
+mod http2;
+
+pub use grpc::grpc_client;
+pub use http2::{Http2Answers, http2_client};
+
 const ECHO: &str = include_str!("apps/echo.py");
 
 /// Whose WebSocket library: nobody here wrote either.
@@ -131,22 +137,28 @@ impl Nginx {
     /// Serves [`Nginx::root`] on `ports`, IPv4 and IPv6, and logs `client ADDRESS STATUS REQUEST` to stdout.
     #[must_use]
     pub fn start(lab: &Lab, host: &Host, ports: &[u16]) -> Self {
-        Self::start_with(lab, host, ports, "")
+        Self::start_with(lab, host, ports, "", "")
     }
 
     /// The same with TLS; see [`Nginx::certificate`].
     #[must_use]
     pub fn tls(lab: &Lab, host: &Host, ports: &[u16]) -> Self {
-        Self::start_with(lab, host, ports, "ssl")
+        Self::start_with(lab, host, ports, "ssl", "")
     }
 
     /// The same with HTTP/2 by prior knowledge.
     #[must_use]
     pub fn http2(lab: &Lab, host: &Host, ports: &[u16]) -> Self {
-        Self::start_with(lab, host, ports, "http2")
+        Self::http2_with(lab, host, ports, "")
     }
 
-    fn start_with(lab: &Lab, host: &Host, ports: &[u16], listen: &str) -> Self {
+    /// The same, with more directives for its `server`.
+    #[must_use]
+    pub fn http2_with(lab: &Lab, host: &Host, ports: &[u16], directives: &str) -> Self {
+        Self::start_with(lab, host, ports, "http2", directives)
+    }
+
+    fn start_with(lab: &Lab, host: &Host, ports: &[u16], listen: &str, more: &str) -> Self {
         let directory =
             tempfile::Builder::new().prefix("nginx-").tempdir_in(lab.directory()).expect("a directory");
         let directory = directory.keep();
@@ -154,7 +166,7 @@ impl Nginx {
         fs::create_dir(&root).expect("the document root");
         fs::write(root.join("who"), format!("nginx in {}\n", host.netns.name())).expect("a file to serve");
         let certificate = directory.join("cert.pem");
-        let tls = if listen == "ssl" { self_signed(&certificate) } else { String::new() };
+        let tls = if listen == "ssl" { self_signed(&certificate) } else { more.to_owned() };
         let config = directory.join("nginx.conf");
         fs::write(&config, nginx_config(&directory, ports, listen, &tls)).expect("nginx.conf");
 

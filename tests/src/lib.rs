@@ -23,10 +23,11 @@ mod netns;
 mod packages;
 mod process;
 mod server;
+mod tools;
 mod wait;
 
 pub use agent::{Agent, AgentOptions, CommandOutput, redirector_binary};
-pub use apps::{App, Nginx, WebSockets, websocket_dialog};
+pub use apps::{App, Http2Answers, Nginx, WebSockets, grpc_client, http2_client, websocket_dialog};
 pub use attached::{Direction, PassAll, cgroup_peername_programs, cgroup_root, tcx_programs};
 pub use curl::{Answer, Curl};
 pub use developer::{Developer, Intercept, Refusal};
@@ -37,4 +38,5 @@ pub use netns::Netns;
 pub use packages::{PACKAGES, Package};
 pub use process::Process;
 pub use server::{Peer, Server};
+pub use tools::h2spec;
 pub use wait::{DEADLINE, eventually, eventually_some};

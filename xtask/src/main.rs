@@ -14,6 +14,7 @@ mod reproducible;
 mod run;
 mod step;
 mod test;
+mod test_tools;
 mod toolchain;
 mod workspace;
 

@@ -31,7 +31,8 @@ const BOUNDS: [u64; 15] = [
 /// Of one request it is the sum of two times: from the read that completed its head to the end of the write that
 /// passed the head on to the app; and from the read that brought the head of its (final) answer to the end of the
 /// write that passed that head on to the client. So it includes parsing, matching and both writes, and neither the
-/// app's own time nor the bodies that come later. It does not include what the kernel does on the way, nor the
+/// app's own time nor the bodies that come later. Over HTTP/2 a write ends when the connection has taken the head, which
+/// it writes together with those of other streams. It does not include what the kernel does on the way, nor the
 /// connection to the app, which is made when the client's is accepted. A peer that takes no bytes makes writes wait,
 /// and that counts. A request is observed when its answer's head has been written: one that never gets an answer is
 /// not in the histogram.

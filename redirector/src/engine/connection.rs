@@ -8,6 +8,7 @@
 use super::{
     addresses::{ClientAddr, OriginalDst},
     developer,
+    http2::{self, Candidate},
     live::{self, LiveEnd},
     routes::Routes,
     socket::{Expect, Socket},
@@ -23,6 +24,7 @@ use crate::{
 use bytes::BytesMut;
 use std::{
     io,
+    rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -83,9 +85,25 @@ pub async fn serve(
     let client = Socket::from(client);
     match run(&client, client_addr, original_dst, context).await {
         Ok(None) => {}
-        Ok(Some(Handover { reason, app, buf })) => {
+        Ok(Some(Handover { reason: RawReason::Http2, app, buf, from_app })) => {
+            let connect: http2::Connect = {
+                let upstream = Arc::clone(&context.upstream);
+                Rc::new(move || {
+                    let upstream = Arc::clone(&upstream);
+                    Box::pin(async move { upstream.connect(original_dst, client_addr).await })
+                })
+            };
+            let candidate =
+                Candidate { client, client_addr, original_dst, app, from_client: buf, from_app, connect };
+            // In a box of its own: other connections need no room for it.
+            if let Err(error) = Box::pin(http2::serve(candidate, context)).await {
+                tracing::debug!(%client_addr, %original_dst, %error, "connection broke");
+            }
+        }
+        Ok(Some(Handover { reason, app, buf, from_app })) => {
             context.stats.uncovered.bump(reason.into());
-            splice(&client, &app.socket, Direction { buf, ended: false }, Direction::default()).await;
+            let direction = |buf| Direction { buf, ended: false };
+            splice(&client, &app.socket, direction(buf), direction(from_app)).await;
         }
         Err(error) => {
             tracing::debug!(%client_addr, %original_dst, %error, "connection broke");
@@ -101,6 +119,8 @@ struct Handover {
     app: Upstream,
     /// Everything that the client has sent.
     buf: BytesMut,
+    /// Everything that the app has sent.
+    from_app: BytesMut,
 }
 
 /// Serves the connection as HTTP/1.x, or until it is known to be something else.
@@ -148,8 +168,8 @@ async fn run(
         };
         let next = match end {
             LiveEnd::Next(next) => next,
-            LiveEnd::Other(reason) => {
-                return Ok(app.map(|app| Handover { reason, app, buf: connection.buf }));
+            LiveEnd::Other { reason, from_app } => {
+                return Ok(app.map(|app| Handover { reason, app, buf: connection.buf, from_app }));
             }
             LiveEnd::AppIdle => {
                 app = None;

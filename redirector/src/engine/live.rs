@@ -9,6 +9,7 @@ use super::{
     cleared::{ClearedRequests, ClearedResponses, Unanswered},
     connection::{Connection, Next, PortContext},
     developer::DeveloperRequest,
+    http2::{Greeting, read_greeting},
     intercept::Intercept,
     socket::{Expect, Socket},
     splice::Direction,
@@ -32,13 +33,19 @@ use std::{
 };
 use tokio::{
     sync::{Notify, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// How long first bytes may look like the beginning of a request line without being one. A client of some
 /// other protocol that waits for an answer to such bytes waits this long; an HTTP client sends its request
 /// line in one piece. Only before the first request: a client that has made one speaks HTTP.
 pub(super) const UNDECIDED: Duration = Duration::from_millis(200);
+
+/// How long an HTTP/2 server's greeting waits for the client's: what servers commonly grant a silent client.
+const GREETING: Duration = Duration::from_secs(60);
+
+/// No server says more before its client has said anything. Bytes.
+const MAX_GREETING: usize = 64 * 1024;
 
 /// Pipelined requests beyond this wait: the list must not be the client's to grow.
 const MAX_UNANSWERED: usize = 1024;
@@ -50,7 +57,11 @@ pub(super) enum LiveEnd {
     /// The app ended its idle connection, which was not idle to the client.
     AppIdle,
     /// The client's first bytes, still in the buffer, are those of another protocol, and the app has seen nothing yet.
-    Other(RawReason),
+    Other {
+        reason: RawReason,
+        /// All that the app has said: nothing, or the beginning of what HTTP/2 servers say first.
+        from_app: BytesMut,
+    },
     Next(Next),
 }
 
@@ -146,7 +157,12 @@ pub(super) async fn run(
     *app_used |= shared.used.get();
     *speaks_http = shared.speaks_http.get();
     // Nothing has passed yet: what the client speaks can still be taken up from its first byte.
-    let untouched = !*speaks_http && from_app.is_empty();
+    if let PhaseEnd::NotUnderstood(reason) = end
+        && !*speaks_http
+        && may_be_taken_up(reason, &from_app)
+    {
+        return Ok(LiveEnd::Other { reason, from_app });
+    }
     let mut splice = |client_ended, app_ended, uncovered| {
         let from_app = Direction { buf: from_app.split(), ended: app_ended };
         LiveEnd::Next(Next::Splice { from_app, client_ended, uncovered })
@@ -155,9 +171,6 @@ pub(super) async fn run(
     Ok(match end {
         PhaseEnd::Developer(request) => LiveEnd::Developer(request),
         PhaseEnd::ClientEnded => splice(true, false, None),
-        PhaseEnd::NotUnderstood(reason @ (RawReason::Http2 | RawReason::Tls)) if untouched => {
-            LiveEnd::Other(reason)
-        }
         PhaseEnd::NotUnderstood(reason) => splice(false, false, Some(reason.into())),
         PhaseEnd::App(ResponsesEnd::Ended | ResponsesEnd::Unasked) if idle => LiveEnd::AppIdle,
         PhaseEnd::App(ResponsesEnd::Ended | ResponsesEnd::Closed) => splice(false, true, None),
@@ -166,6 +179,15 @@ pub(super) async fn run(
         PhaseEnd::App(ResponsesEnd::Switched | ResponsesEnd::Settled) => splice(false, false, None),
         PhaseEnd::App(ResponsesEnd::Drained) => LiveEnd::Next(Next::Close),
     })
+}
+
+/// Can the client's protocol be understood, and is what the app has said part of it?
+fn may_be_taken_up(reason: RawReason, from_app: &[u8]) -> bool {
+    match reason {
+        RawReason::Tls => from_app.is_empty(),
+        RawReason::Http2 => read_greeting(from_app) != Greeting::Other,
+        _ => false,
+    }
 }
 
 /// Client to app, until a developer's request is at the front of `buf`.
@@ -195,7 +217,7 @@ async fn requests(
             cleared.mark_read();
         }
         at_boundary = false;
-        match framer.next(&buf[cleared.len()..], |request| decide(request, context)) {
+        match framer.next(&buf[cleared.len()..], |request| decide(request, Protocol::Http1, context)) {
             RequestStep::Head { head, decision } => {
                 context.stats.requests.bump(Protocol::Http1);
                 shared.speaks_http.set(true);
@@ -240,16 +262,26 @@ async fn requests(
     }
 }
 
+/// How long what the app has said unasked is held back until the client's first bytes tell what it belongs to. Nothing
+/// but HTTP/2 begins with a whole SETTINGS frame, and no client of that waits for it.
+fn greeting_patience(greeting: Greeting) -> Duration {
+    match greeting {
+        Greeting::Other => Duration::ZERO,
+        Greeting::Undecided => UNDECIDED,
+        Greeting::Begun | Greeting::Settings(_) => GREETING,
+    }
+}
+
 pub(super) enum Decision {
     Live,
     Developer { intercept: Arc<Intercept>, method: String, target: String },
 }
 
-pub(super) fn decide(request: &RequestView<'_>, context: &PortContext) -> Decision {
+pub(super) fn decide(request: &RequestView<'_>, protocol: Protocol, context: &PortContext) -> Decision {
     let Some(intercept) = context.routes.decide(request) else { return Decision::Live };
-    intercept.stats.matched(Protocol::Http1);
+    intercept.stats.matched(protocol);
     if intercept.tunnel().is_none() && intercept.when_away == WhenAway::Live {
-        intercept.stats.away(Protocol::Http1);
+        intercept.stats.away(protocol);
         return Decision::Live;
     }
     Decision::Developer { intercept, method: request.method.to_owned(), target: request.target.to_owned() }
@@ -287,7 +319,20 @@ async fn responses(
         let Some((request, added)) = request else {
             cleared.write(client, buf, &context.stats).await?;
             if !buf.is_empty() {
-                return Ok(ResponsesEnd::Unasked);
+                let unasked = eof || shared.stopping.get() || shared.speaks_http.get();
+                if unasked || buf.len() >= MAX_GREETING {
+                    return Ok(ResponsesEnd::Unasked);
+                }
+                // HTTP/2 servers may speak first (RFC 9113 §3.4), and then the client is about to send its preface.
+                let greeting = read_greeting(buf);
+                tokio::select! {
+                    biased;
+                    () = shared.wake_responses.notified() => {}
+                    read = app.read(buf, Expect::Head), if greeting != Greeting::Other => eof = read? == 0,
+                    () = sleep(greeting_patience(greeting)) => return Ok(ResponsesEnd::Unasked),
+                    _ = &mut drained, if shared.idle.get() => return Ok(ResponsesEnd::Drained),
+                }
+                continue;
             }
             if eof {
                 return Ok(if closing { ResponsesEnd::Closed } else { ResponsesEnd::Ended });

@@ -9,6 +9,7 @@
 //! | `live` | the live route: requests to the app, answers to the client |
 //! | `cleared` | what of a buffer may be passed on, and how long it has been here |
 //! | `developer` | one request on the developer's route |
+//! | `http2` | connections that speak HTTP/2: their streams, on both routes |
 //! | `waiting` | between requests, without the app |
 //! | `upstream` | connections to the app |
 //! | `splice` | raw bytes both ways |
@@ -23,6 +24,7 @@ mod addresses;
 mod cleared;
 mod connection;
 mod developer;
+mod http2;
 mod intercept;
 mod live;
 mod refusal;

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::error::{OpenError, Refusal, StreamError, TunnelError};
 use super::liveness::LivenessConfig;
 use super::meta::StreamMeta;
+use super::report::Report;
 use super::stream::{RecvHalf, SendHalf};
 use super::wire::{self, Heartbeat, Listened};
 use crate::byte_counts::ByteCounts;
@@ -178,6 +179,15 @@ impl OpeningStream {
     /// connection without counting the request as cancelled. What was written but not sent yet is lost.
     pub fn finish(mut self) {
         self.send.reset(Reason::NO_ERROR);
+    }
+
+    /// Says that the exchange is over and how it went, after the bytes written so far. The developer's side then closes
+    /// its direction.
+    ///
+    /// # Errors
+    /// When the stream is over already.
+    pub fn conclude(&mut self, report: Report) -> io::Result<()> {
+        self.send.conclude(report)
     }
 
     /// Ends the request with RST_STREAM, as when its client went away.

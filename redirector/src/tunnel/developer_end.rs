@@ -47,9 +47,12 @@ pub struct RoutedRequest {
     pub path: String,
     pub protocol: Protocol,
     pub client: SocketAddr,
-    /// As the local server answered; `None` when it did not, or not in HTTP/1.x.
+    /// As the local server answered; `None` when it did not, or not in HTTP.
     pub status: Option<u16>,
+    /// HTTP/1.x: what the local server was sent, heads and framing included. HTTP/2: content only; also heads and
+    /// framing when it was not the agent that ended the request.
     pub request_bytes: u64,
+    /// The same of the answer.
     pub response_bytes: u64,
     pub duration: Duration,
     pub outcome: Outcome,
@@ -136,7 +139,17 @@ impl<F: Fn(RoutedRequest) + Send + Sync> Local<F> {
         };
         let (started, clock) = (SystemTime::now(), Instant::now());
         let mut traffic = Traffic::default();
-        let outcome = self.exchange(request.into_body(), respond, &mut traffic).await;
+        let mut outcome = self.exchange(request.into_body(), respond, &mut traffic).await;
+        // In HTTP/2 only the agent, which frames it, knows what has passed.
+        let Traffic { mut request_bytes, mut response_bytes, status, report } = traffic;
+        let mut status = status.status();
+        if let Some(report) = report {
+            (request_bytes, response_bytes) = (report.request_bytes, report.response_bytes);
+            status = report.status;
+            if report.cut_off {
+                outcome = Outcome::Reset;
+            }
+        }
         (self.on_finished)(RoutedRequest {
             intercept: meta.intercept,
             started,
@@ -144,9 +157,9 @@ impl<F: Fn(RoutedRequest) + Send + Sync> Local<F> {
             path: meta.path,
             protocol: meta.protocol,
             client: meta.client,
-            status: traffic.status.status(),
-            request_bytes: traffic.request_bytes,
-            response_bytes: traffic.response_bytes,
+            status,
+            request_bytes,
+            response_bytes,
             duration: clock.elapsed(),
             outcome,
         });

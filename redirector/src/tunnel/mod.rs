@@ -13,6 +13,7 @@ pub mod identity;
 pub mod liveness;
 pub mod meta;
 pub mod relay;
+pub mod report;
 pub mod response_status;
 pub mod store;
 pub mod stream;

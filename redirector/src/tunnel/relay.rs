@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::error::StreamError;
+use super::report::Report;
 use super::response_status::ResponseStatus;
 use super::stream::TunnelStream;
 
@@ -20,6 +21,8 @@ pub struct Traffic {
     pub request_bytes: u64,
     pub response_bytes: u64,
     pub status: ResponseStatus,
+    /// What the agent said at the end.
+    pub report: Option<Report>,
 }
 
 /// How the exchange ended.
@@ -36,7 +39,7 @@ pub enum RelayEnd {
 /// Copies until both directions have ended or one has failed. A reset by the agent resets the local connection; when
 /// the local server breaks off, the agent's side reads what came before and then a ConnectionReset.
 pub async fn relay(mut stream: TunnelStream, mut local: TcpStream, traffic: &mut Traffic) -> RelayEnd {
-    let Traffic { request_bytes, response_bytes, status } = traffic;
+    let Traffic { request_bytes, response_bytes, status, report } = traffic;
     let mut answered = false;
     let result = {
         let (mut from_local, mut to_local) = local.split();
@@ -50,7 +53,9 @@ pub async fn relay(mut stream: TunnelStream, mut local: TcpStream, traffic: &mut
                 if data.is_empty() {
                     // The server may have closed already.
                     let _ = to_local.shutdown().await;
-                    return Ok(());
+                    *report = recv.report();
+                    // The agent wants no more of the answer.
+                    return if report.is_some() { Err(RelayEnd::Finished) } else { Ok(()) };
                 }
                 match to_local.write(data).await {
                     Ok(written) => {
@@ -87,6 +92,11 @@ pub async fn relay(mut stream: TunnelStream, mut local: TcpStream, traffic: &mut
     };
     match result {
         Ok(((), ())) => RelayEnd::Finished,
+        Err(RelayEnd::Finished) => {
+            // Fails only when the stream is gone.
+            let _ = stream.send.shutdown().await;
+            RelayEnd::Finished
+        }
         Err(RelayEnd::Cancelled(error)) => {
             if answered || StreamError::reset_reason(&error) == Some(Reason::NO_ERROR) {
                 return RelayEnd::Finished;
