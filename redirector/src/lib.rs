@@ -4,6 +4,7 @@
 pub mod agent;
 mod any_certificate;
 pub mod api;
+pub mod byte_counts;
 #[cfg(target_os = "linux")]
 pub mod check;
 pub mod cli;

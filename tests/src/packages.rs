@@ -21,6 +21,7 @@ pub const PACKAGES: &[Package] = &[
     Package { name: "node-ws", reason: "another WebSocket server and client nobody modified" },
     Package { name: "nodejs", reason: "an HTTP/2 server and client that show and do all that HTTP/2 has" },
     Package { name: "openssl", reason: "certificates of TLS apps, and a TLS client nobody modified" },
+    Package { name: "prometheus", reason: "promtool judges the metrics, Prometheus itself reads them" },
     Package { name: "python3", reason: "the HTTP app that reports what it was sent" },
     Package { name: "python3-aiosmtpd", reason: "an SMTP server: the server speaks first" },
     Package { name: "python3-hypercorn", reason: "a server that upgrades from HTTP/1.1 to HTTP/2" },

@@ -4,6 +4,7 @@ use super::{
     admission::{admit, made_up_name},
     caller::Caller,
     clash::Clash,
+    ledger::{Ledger, Totals},
     registry_error::RegistryError,
     target_host::{HostOptions, TargetHost},
     tls_keys,
@@ -12,22 +13,29 @@ use super::{
 use crate::{
     api::{CreateIntercept, Created, InterceptInfo, Status},
     engine::{Intercept, Routes},
-    target::{netns::NetnsId, resolve::resolve},
+    target::{Target, netns::NetnsId, resolve::resolve},
     tunnel::{agent_end::Tunnel, token::TokenId},
 };
+use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex as StdMutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use tokio::{sync::Mutex, time::sleep};
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
+};
 
 /// How many removed intercepts are remembered, so that their developers learn that they are not to come back.
 const REMEMBERED: usize = 1024;
 
 /// More than any node has; every request is compared with all of its port.
 const MAX_INTERCEPTS: usize = 1024;
+
+/// How long the targets' threads have to add what was counted in the kernel.
+const BOOKING: Duration = Duration::from_secs(2);
 
 /// All intercepts and targets of this agent.
 pub struct Registry {
@@ -38,6 +46,7 @@ pub struct Registry {
     allow_all: bool,
     started: Instant,
     client_address_reason: Option<String>,
+    ledger: Ledger,
     state: Mutex<State>,
     threads: StdMutex<Vec<JoinHandle<()>>>,
 }
@@ -77,6 +86,18 @@ struct Entry {
     /// The number of its tunnel: the end of an old one says nothing about the one that replaced it.
     tunnel_number: u64,
     away_since: Option<Instant>,
+    /// When its tunnel came, or went.
+    tunnel_since: Timestamp,
+}
+
+/// Whether the tunnel of an intercept is there.
+#[derive(Debug)]
+pub struct TunnelState {
+    /// The name by which the target was first intercepted.
+    pub target: Target,
+    pub port: u16,
+    pub name: String,
+    pub up: bool,
 }
 
 impl Entry {
@@ -102,6 +123,7 @@ impl Entry {
             token: self.token.clone(),
             to: self.request.to.clone(),
             connected: self.intercept.tunnel().is_some(),
+            tunnel_since: self.tunnel_since.to_string(),
             created: self.created.clone(),
             counts: self.intercept.stats.read(),
         }
@@ -121,6 +143,7 @@ impl Registry {
             allow_all,
             started: Instant::now(),
             client_address_reason,
+            ledger: Ledger::default(),
             state: Mutex::default(),
             threads: StdMutex::default(),
         })
@@ -168,7 +191,8 @@ impl Registry {
         let warnings = match &routes {
             PortRoutes::Open(_) => Vec::new(),
             PortRoutes::New(routes) => {
-                let opened = host.open_port(request.port, Arc::clone(routes)).await;
+                let stats = self.ledger.port(host.target(), request.port);
+                let opened = host.open_port(request.port, Arc::clone(routes), stats).await;
                 if opened.is_err() {
                     Self::drop_port_if_unused(&mut state, netns, request.port).await;
                 }
@@ -176,19 +200,22 @@ impl Registry {
             }
         };
         let name = request.name.clone().unwrap_or_else(|| made_up_name(&request));
-        let intercept = Intercept::new(name.clone(), request.matcher.clone(), request.when_away);
+        let stats = self.ledger.intercept(host.target(), request.port, &name);
+        let intercept = Intercept::new(name.clone(), request.matcher.clone(), request.when_away, stats);
         let intercept = Arc::new(intercept.with_keys(keys));
         routes.routes().add(Arc::clone(&intercept));
         tracing::info!(name, target = %request.target, port = request.port, owner = request.owner, "intercept created");
+        let now = Timestamp::now();
         let entry = Entry {
             name,
             token: caller.name().to_owned(),
             token_id: caller.token_id().cloned(),
-            created: jiff::Timestamp::now().to_string(),
+            created: now.to_string(),
             netns,
             intercept,
             tunnel_number: 0,
             away_since: Some(Instant::now()),
+            tunnel_since: now,
             request,
         };
         let mut created = Created { intercept: entry.info(), warnings };
@@ -232,6 +259,7 @@ impl Registry {
         entry.intercept.connect(Some(tunnel));
         entry.tunnel_number = number;
         entry.away_since = None;
+        entry.tunnel_since = Timestamp::now();
         Ok(number)
     }
 
@@ -241,6 +269,7 @@ impl Registry {
         if let Some(entry) = state.entries.iter_mut().find(|e| e.tunnel_number == number) {
             entry.intercept.connect(None);
             entry.away_since = Some(Instant::now());
+            entry.tunnel_since = Timestamp::now();
         }
     }
 
@@ -305,6 +334,24 @@ impl Registry {
         }
     }
 
+    /// What was counted since the agent started.
+    pub async fn totals(&self) -> Totals {
+        // Each target's thread books what its eBPF program has counted. One that hangs must not keep Prometheus waiting.
+        let _ = timeout(BOOKING, self.status()).await;
+        self.ledger.read()
+    }
+
+    /// The intercepts by the target and port that their counts are under, and whether their tunnel is there.
+    pub async fn tunnels(&self) -> Vec<TunnelState> {
+        let state = self.state.lock().await;
+        let tunnel = |entry: &Entry| {
+            let target = state.hosts.get(&entry.netns)?.host.target().clone();
+            let (port, name) = (entry.request.port, entry.name.clone());
+            Some(TunnelState { target, port, name, up: entry.intercept.tunnel().is_some() })
+        };
+        state.entries.iter().filter_map(tunnel).collect()
+    }
+
     /// Lets go of intercepts whose developer stays away. Never returns.
     pub async fn expire(&self) {
         loop {
@@ -343,7 +390,8 @@ impl Registry {
     ) -> Result<(Arc<TargetHost>, PortRoutes), RegistryError> {
         let netns = resolved.netns.id();
         if !state.hosts.contains_key(&netns) {
-            let (host, threads) = TargetHost::start(resolved, &self.options).await?;
+            let stats = self.ledger.target(&resolved.target);
+            let (host, threads) = TargetHost::start(resolved, &self.options, stats).await?;
             let mut known = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
             known.retain(|thread| !thread.is_finished());
             known.extend(threads);

@@ -19,6 +19,10 @@ pub struct AgentCommand {
     #[arg(long, default_value = "0.0.0.0:7465", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
 
+    /// Serve metrics for Prometheus at http://ADDRESS:PORT/metrics, to whoever can connect [default: no such port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
+
     /// Identity, join tokens and the socket for root
     #[arg(long, default_value = "/var/lib/redirector", value_name = "DIR")]
     state_dir: PathBuf,
@@ -53,6 +57,7 @@ impl AgentCommand {
             .init();
         let options = AgentOptions {
             listen: self.listen,
+            metrics: self.metrics,
             state_dir: self.state_dir,
             attach: self.attach,
             log_packets: self.log_packets,

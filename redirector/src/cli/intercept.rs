@@ -2,19 +2,19 @@
 
 use super::{
     connection::ConnectionArgs,
-    curl_line::curl_line,
+    intercept_output::{Event, InterceptOutput, Route},
     matcher_args::MatcherArgs,
-    output::{block_on, path_segment},
+    output::{OutputArgs, block_on, path_segment},
     tls::TlsArgs,
 };
 use crate::{
     api::{CreateIntercept, Created, InterceptInfo, WhenAway},
     client::{AgentAddress, CallError},
-    context::{InterceptKey, Matcher},
+    context::InterceptKey,
     target::Target,
     tunnel::{
         backoff::{self, Backoff},
-        developer_end::{DeveloperEnd, Outcome, RoutedRequest},
+        developer_end::DeveloperEnd,
         local_server::LocalServer,
     },
 };
@@ -22,7 +22,6 @@ use anyhow::Result;
 use clap::Args;
 use http::{Method, StatusCode};
 use std::{
-    io::Write as _,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -41,7 +40,13 @@ const GOOD_TUNNEL: Duration = Duration::from_secs(10);
 ///
 /// With nothing said of which requests, the intercept gets a random key, and takes those that carry it in the header
 /// x-redirector-intercept, in baggage or in tracestate. Ready when it prints a line with "ready"; then one line for
-/// each request that came.
+/// each request that came: time, method, path, status, duration, bytes and protocol.
+///
+/// With --output json each line is an object with `event` and `time`, for programs:
+/// ready, ready_again (intercept, target, port, to, matches, curl);
+/// request (method, path, protocol, status, duration_seconds, request_bytes, response_bytes, client, outcome, reason);
+/// tunnel_lost (reason); warning (message); removed (reason, unless it was Ctrl-C).
+/// Errors are text on stderr.
 #[derive(Args, Debug)]
 pub struct InterceptCommand {
     /// What to intercept: netns:NAME-or-path, pid:N or container:ID; `redirector targets` shows what there is
@@ -71,6 +76,9 @@ pub struct InterceptCommand {
     tls: TlsArgs,
 
     #[command(flatten)]
+    output: OutputArgs,
+
+    #[command(flatten)]
     connection: ConnectionArgs,
 }
 
@@ -88,7 +96,8 @@ impl InterceptCommand {
             to: self.to.to_string(),
             tls: self.tls.pairs()?,
         };
-        block_on(Session { agent, to: self.to, request }.run())
+        let output = InterceptOutput::new(self.output.output);
+        block_on(Session { agent, to: self.to, request, output }.run())
     }
 }
 
@@ -113,6 +122,7 @@ struct Session {
     agent: AgentAddress,
     to: LocalServer,
     request: CreateIntercept,
+    output: InterceptOutput,
 }
 
 impl Session {
@@ -121,9 +131,15 @@ impl Session {
         pin!(stopped);
         let created: Created = self.agent.post("/v1/intercepts", &self.request).await?;
         self.request.name = Some(created.intercept.name.clone());
-        introduce(&created, if self.request.tls.is_empty() { "http" } else { "https" });
+        for message in &created.warnings {
+            self.output.print(&Event::Warning { message });
+        }
+        self.output.print(&Event::Created { route: self.route() });
         tokio::select! {
             error = self.stay() => {
+                if let Some(CallError::Refused { status: StatusCode::GONE, error }) = error.downcast_ref() {
+                    self.output.print(&Event::Removed { reason: Some(error) });
+                }
                 eprintln!("redirector: {error:#}");
                 Ok(ExitCode::FAILURE)
             }
@@ -152,7 +168,7 @@ impl Session {
             if started.elapsed() > GOOD_TUNNEL {
                 backoff.reset();
             }
-            say(&format!("tunnel lost: {reason}; the live service answers until it is back"));
+            self.output.print(&Event::TunnelLost { reason: &reason, when_away: self.request.when_away });
             loop {
                 sleep(backoff.next_delay(backoff::random())).await;
                 match self.agent.post::<Created>("/v1/intercepts", &self.request).await {
@@ -167,20 +183,16 @@ impl Session {
     /// One tunnel, from its start to its end.
     async fn tunnel(&self, again: bool) -> Result<String, CallError> {
         let io = self.agent.upgrade(&format!("{}/tunnel", self.path())).await?;
-        let serve = DeveloperEnd::new(self.to.clone()).serve(io, |request| say(&line(&request)));
+        let output = self.output;
+        let serve = DeveloperEnd::new(self.to.clone())
+            .serve(io, move |request| output.print(&Event::Request { request: &request }));
         pin!(serve);
         tokio::select! {
             reason = &mut serve => return Ok(reason.to_string()),
             () = self.connected() => {}
         }
-        println!(
-            "{}: {} on port {} of {} reach {}",
-            if again { "ready again" } else { "ready" },
-            requests_in_words(&self.request.matcher),
-            self.request.port,
-            self.request.target,
-            self.request.to
-        );
+        let route = self.route();
+        self.output.print(&if again { Event::ReadyAgain { route } } else { Event::Ready { route } });
         Ok(serve.await.to_string())
     }
 
@@ -203,12 +215,18 @@ impl Session {
 
     async fn farewell(&self) {
         match timeout(FAREWELL, self.agent.delete(&self.path())).await {
-            Ok(Ok(())) => println!("intercept removed"),
+            Ok(Ok(())) => self.output.print(&Event::Removed { reason: None }),
             // Gone already is what we want; else the agent lets it go after a while.
             Ok(Err(CallError::Refused { status: StatusCode::NOT_FOUND, .. })) => {}
             Ok(Err(error)) => eprintln!("redirector: the intercept stays for a while: {error}"),
             Err(_) => eprintln!("redirector: the intercept stays for a while: the agent does not answer"),
         }
+    }
+
+    fn route(&self) -> Route<'_> {
+        let CreateIntercept { name, target, port, matcher, to, tls, .. } = &self.request;
+        let scheme = if tls.is_empty() { "http" } else { "https" };
+        Route { intercept: name.as_deref().unwrap_or_default(), target, port: *port, to, matcher, scheme }
     }
 
     fn path(&self) -> String {
@@ -219,45 +237,6 @@ impl Session {
 /// May the intercept be created again later? A target may come back too: pods restart.
 fn may_come_back(error: &CallError) -> bool {
     error.is_passing() || matches!(error, CallError::Refused { status: StatusCode::NOT_FOUND, .. })
-}
-
-fn introduce(created: &Created, scheme: &str) {
-    let intercept = &created.intercept;
-    for warning in &created.warnings {
-        eprintln!("warning: {warning}");
-    }
-    println!("intercept \"{}\"", intercept.name);
-    if let Some(line) = curl_line(&intercept.matcher, scheme, intercept.port) {
-        println!("  try: {line}");
-    }
-}
-
-fn requests_in_words(matcher: &Matcher) -> String {
-    if matcher.conditions.is_empty() { "all requests".to_owned() } else { format!("requests with {matcher}") }
-}
-
-/// One routed request: time, method, path, status, duration, bytes in and out.
-fn line(request: &RoutedRequest) -> String {
-    let status = match (&request.status, &request.outcome) {
-        (_, Outcome::Refused(reason)) => format!("not delivered: {reason}"),
-        (Some(status), Outcome::Ok) => status.to_string(),
-        (Some(status), Outcome::Reset) => format!("{status} (cut off)"),
-        (None, Outcome::Ok) => "-".to_owned(),
-        (None, Outcome::Reset) => "cut off".to_owned(),
-    };
-    format!(
-        "{} {} {status} {:.1} ms {} B in {} B out",
-        request.method,
-        request.path,
-        request.duration.as_secs_f64() * 1000.0,
-        request.request_bytes,
-        request.response_bytes
-    )
-}
-
-/// Prints a line with the time. Nobody reading is no reason to end.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{} {text}", jiff::Zoned::now().strftime("%H:%M:%S"));
 }
 
 /// Resolves on Ctrl-C or SIGTERM, also one that came before it is awaited.

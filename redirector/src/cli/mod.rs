@@ -8,6 +8,7 @@ mod connection;
 mod curl_line;
 mod explain;
 mod intercept;
+mod intercept_output;
 mod list;
 mod matcher_args;
 mod output;

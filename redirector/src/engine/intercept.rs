@@ -16,15 +16,9 @@ pub struct Intercept {
 }
 
 impl Intercept {
-    pub fn new(name: String, matcher: Matcher, when_away: WhenAway) -> Self {
-        Self {
-            name,
-            matcher,
-            when_away,
-            keys: InterceptKeys::default(),
-            stats: InterceptStats::default(),
-            tunnel: RwLock::default(),
-        }
+    pub fn new(name: String, matcher: Matcher, when_away: WhenAway, stats: InterceptStats) -> Self {
+        let keys = InterceptKeys::default();
+        Self { name, matcher, when_away, keys, stats, tunnel: RwLock::default() }
     }
 
     #[must_use]
@@ -40,6 +34,7 @@ impl Intercept {
 
     /// Requests go through `tunnel` from now on.
     pub fn connect(&self, tunnel: Option<Tunnel>) {
+        let tunnel = tunnel.map(|tunnel| tunnel.counted_in(self.stats.bytes()));
         *self.tunnel.write().unwrap_or_else(PoisonError::into_inner) = tunnel;
     }
 }

@@ -2,6 +2,7 @@
 //! split halves.
 
 use super::tls::{Ending, Session};
+use crate::byte_counts::ByteCounts;
 use bytes::{Buf as _, BytesMut};
 use socket2::SockRef;
 use std::{
@@ -10,7 +11,8 @@ use std::{
     mem::MaybeUninit,
     net::Shutdown,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
@@ -38,15 +40,22 @@ pub(super) enum Expect {
 pub struct Socket {
     tcp: TcpStream,
     tls: Option<Box<Session>>,
+    /// Where its bytes are counted: the app's are.
+    bytes: Option<Arc<ByteCounts>>,
 }
 
 impl From<TcpStream> for Socket {
     fn from(tcp: TcpStream) -> Self {
-        Self { tcp, tls: None }
+        Self { tcp, tls: None, bytes: None }
     }
 }
 
 impl Socket {
+    /// The connection to an app, whose bytes are counted.
+    pub(super) fn to_app(tcp: TcpStream, bytes: Arc<ByteCounts>) -> Self {
+        Self { tcp, tls: None, bytes: Some(bytes) }
+    }
+
     /// What is below TLS, for its handshake.
     pub(super) fn tcp(&self) -> &TcpStream {
         &self.tcp
@@ -64,7 +73,11 @@ impl Socket {
             *buf = BytesMut::new();
         }
         if let Some(tls) = &self.tls {
-            return tls.read(&self.tcp, |bytes| buf.extend_from_slice(bytes)).await;
+            let read = tls.read(&self.tcp, |bytes| buf.extend_from_slice(bytes)).await;
+            if let (Ok(len), Some(bytes)) = (&read, &self.bytes) {
+                bytes.received(*len);
+            }
+            return read;
         }
         loop {
             self.tcp.readable().await?;
@@ -92,6 +105,9 @@ impl Socket {
             let emptied = 0 < len && len < room && expect != Expect::Raw;
             if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(len) }
         });
+        if let (Some(len), Some(bytes)) = (read, &self.bytes) {
+            bytes.received(len);
+        }
         read.map_or(outcome, Ok)
     }
 
@@ -118,13 +134,19 @@ impl Socket {
     /// Writes the beginning of `bytes` and says how much that is. Cancel-safe.
     async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         if let Some(tls) = &self.tls {
-            return tls.write(&self.tcp, bytes).await;
+            return tls.write(&self.tcp, bytes).await.inspect(|written| self.count_sent(*written));
         }
         loop {
             match self.tcp.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.tcp.writable().await?,
-                other => return other,
+                other => return other.inspect(|written| self.count_sent(*written)),
             }
+        }
+    }
+
+    fn count_sent(&self, amount: usize) {
+        if let Some(bytes) = &self.bytes {
+            bytes.sent(amount);
         }
     }
 
@@ -191,19 +213,25 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(tls) = &self.tls {
-            return tls.poll_read(&self.tcp, cx, buf.remaining(), |bytes| buf.put_slice(bytes));
+        let before = buf.filled().len();
+        let outcome = ready!(match &self.tls {
+            Some(tls) => tls.poll_read(&self.tcp, cx, buf.remaining(), |bytes| buf.put_slice(bytes)),
+            None => Pin::new(&mut self.tcp).poll_read(cx, buf),
+        });
+        if let Some(bytes) = &self.bytes {
+            bytes.received(buf.filled().len() - before);
         }
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
+        Poll::Ready(outcome)
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(tls) = &self.tls {
-            return tls.poll_write(&self.tcp, cx, buf);
-        }
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        let outcome = ready!(match &self.tls {
+            Some(tls) => tls.poll_write(&self.tcp, cx, buf),
+            None => Pin::new(&mut self.tcp).poll_write(cx, buf),
+        });
+        Poll::Ready(outcome.inspect(|written| self.count_sent(*written)))
     }
 
     fn poll_write_vectored(
@@ -211,11 +239,14 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(tls) = &self.tls {
-            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
-            return tls.poll_write(&self.tcp, cx, first);
-        }
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        let outcome = ready!(match &self.tls {
+            Some(tls) => {
+                let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+                tls.poll_write(&self.tcp, cx, first)
+            }
+            None => Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs),
+        });
+        Poll::Ready(outcome.inspect(|written| self.count_sent(*written)))
     }
 
     fn is_write_vectored(&self) -> bool {

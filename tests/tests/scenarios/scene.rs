@@ -6,7 +6,9 @@ use std::{
     thread,
 };
 
-use lab::{Agent, App, Connection, Curl, Developer, Family, Host, Intercept, Lab, Response, eventually};
+use lab::{
+    Agent, AgentOptions, App, Connection, Curl, Developer, Family, Host, Intercept, Lab, Response, eventually,
+};
 use serde_json::Value;
 
 /// Where the app is intercepted, and where the very same app is not: what both say must be the same.
@@ -96,9 +98,13 @@ pub struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     pub fn new(lab: &'a Lab) -> Self {
+        Self::with_agent(lab, &AgentOptions::default())
+    }
+
+    pub fn with_agent(lab: &'a Lab, options: &AgentOptions) -> Self {
         let app = App::echo(lab, &lab.pod, "app", &[PORT, DIRECT]);
         let alice_app = App::echo(lab, &lab.dev, "alice", &[LOCAL]);
-        let agent = Agent::start(lab);
+        let agent = Agent::start_with(lab, options);
         let alice = for_alice(lab, &agent).start(lab);
         Self { alice, agent, alice_app, app, lab }
     }
