@@ -79,7 +79,7 @@ fn all_kinds_of_calls_work_on_both_routes() {
             assert!(server.log().contains("deadline some"), "the server knows of the deadline");
             assert_eq!(said, scene.direct(route, &["dialog"]), "{route:?}");
         }
-        assert_eq!(scene.port_counts()["raw"], 0);
+        assert_eq!(scene.port_counts()["uncovered"]["http2"], 0);
     });
 }
 
@@ -93,7 +93,8 @@ fn a_server_that_speaks_first_is_taken_up() {
         let calls = scene.client(Route::Alice, &["calls", "20"]);
         assert_eq!(calls, json!({ "errors": [], "served": { "alice": 20 } }));
         let counts = scene.port_counts();
-        assert_eq!((counts["raw"].as_u64(), counts["requests"].as_u64()), (Some(0), Some(20)));
+        let uncovered = counts["uncovered"]["http2"].as_u64();
+        assert_eq!((uncovered, counts["requests"]["h2"]["seen"].as_u64()), (Some(0), Some(20)));
     });
 }
 
@@ -104,7 +105,8 @@ fn ten_thousand_calls_that_do_not_match_see_no_error() {
         let calls = scene.client(Route::Live, &["calls", "10000"]);
         assert_eq!(calls, json!({ "errors": [], "served": { "app": 10000 } }));
         let counts = scene.port_counts();
-        assert_eq!((counts["requests"].as_u64(), counts["live"].as_u64()), (Some(10000), Some(10000)));
+        let requests = &counts["requests"]["h2"];
+        assert_eq!((requests["seen"].as_u64(), requests["live"].as_u64()), (Some(10000), Some(10000)));
     });
 }
 
@@ -141,7 +143,7 @@ fn a_gibibyte_each_way_needs_no_memory() {
         }
         let more = scene.agent.peak_memory().saturating_sub(before);
         assert!(more < MORE_MEMORY, "{more} bytes more than before");
-        assert_eq!(scene.port_counts()["live"], 3, "through the agent");
+        assert_eq!(scene.port_counts()["requests"]["h2"]["live"], 3, "through the agent");
     });
 }
 

@@ -140,7 +140,11 @@ fn one_http2_connection_serves_everybody() {
         let status = scene.agent.json(&["status"]);
         let port = &status["targets"][0]["ports"][PORT.to_string()];
         assert_eq!(
-            (port["requests"].as_u64(), port["live"].as_u64(), port["raw"].as_u64()),
+            (
+                port["requests"]["h2"]["seen"].as_u64(),
+                port["requests"]["h2"]["live"].as_u64(),
+                port["uncovered"]["http2"].as_u64()
+            ),
             (Some(6), Some(3), Some(0))
         );
         let counts = &scene.agent.list()[0]["counts"];
@@ -188,7 +192,7 @@ fn an_app_without_http2_answers_its_clients_as_ever() {
         assert!(direct.starts_with(b"HTTP/1.1 "), "{direct:?}");
         assert_eq!(exchange(PORT), direct);
         let status = agent.json(&["status"]);
-        assert_eq!(status["targets"][0]["ports"][PORT.to_string()]["raw"], 1);
+        assert_eq!(status["targets"][0]["ports"][PORT.to_string()]["uncovered"]["http2"], 1);
     });
 }
 

@@ -36,7 +36,7 @@ fn nothing_fails_through_the_agent_that_does_not_fail_without_it() {
         assert!(stale.is_empty(), "exceptions that are none any more: {stale:#?}");
 
         let port = &agent.json(&["status"])["targets"][0]["ports"][PORT.to_string()];
-        assert!(port["live"].as_u64() > Some(100), "the agent has routed: {port}");
+        assert!(port["requests"]["h2"]["live"].as_u64() > Some(100), "the agent has routed: {port}");
     });
 }
 

@@ -24,7 +24,7 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use h2::{Reason, client::SendRequest};
+use h2::{Reason, RecvStream, client::SendRequest};
 use std::{
     future::{Future as _, poll_fn},
     io,
@@ -39,6 +39,9 @@ const SERVER_SILENCE: Duration = Duration::from_secs(5);
 
 /// How long the developer's end may take to let go of the local server. Nobody waits for it.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long a client has for the rest of a request that was refused.
+const REST_OF_REQUEST: Duration = Duration::from_secs(30);
 
 /// How a request ended that the local server could be asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,7 +69,7 @@ pub(super) async fn run(
         protocol: Protocol::Http2,
     };
     let opened = intercept.tunnel().and_then(|tunnel| Some((tunnel.open(&meta).ok()?, tunnel)));
-    let Some((opening, tunnel)) = opened else { return away(stream, &intercept) };
+    let Some((opening, tunnel)) = opened else { return away(stream, &intercept).await };
 
     let progress = Progress::default();
     match carry(&mut stream, opening, &tunnel, &progress, shared).await {
@@ -83,30 +86,32 @@ pub(super) async fn run(
             None
         }
         // Safe methods may be repeated by anyone, and the live service answers for a developer who is away.
-        Err(Refusal::TunnelLost) if stream.ended && head::is_safe(&stream.head) => away(stream, &intercept),
+        Err(Refusal::TunnelLost) if stream.ended && head::is_safe(&stream.head) => {
+            away(stream, &intercept).await
+        }
         Err(refusal) => {
             tracing::info!(intercept = intercept.name, client = %shared.client_addr, ?refusal, "request refused");
-            refuse(stream, &intercept, &refusal);
+            refuse(stream, &intercept, &refusal).await;
             None
         }
     }
 }
 
 /// The developer can't have the request, and nobody has answered it.
-fn away(stream: Stream, intercept: &Intercept) -> Option<Stream> {
+async fn away(stream: Stream, intercept: &Intercept) -> Option<Stream> {
     match intercept.when_away {
         WhenAway::Live => {
             intercept.stats.away(Protocol::Http2);
             Some(stream)
         }
         WhenAway::Error => {
-            refuse(stream, intercept, &Refusal::Away);
+            refuse(stream, intercept, &Refusal::Away).await;
             None
         }
     }
 }
 
-fn refuse(mut stream: Stream, intercept: &Intercept, refusal: &Refusal) {
+async fn refuse(mut stream: Stream, intercept: &Intercept, refusal: &Refusal) {
     intercept.stats.failed(Protocol::Http2);
     let (response, text) = refusal::response(&intercept.name, refusal, head::is_grpc(&stream.head));
     let text = text.filter(|_| stream.head.method() != http::Method::HEAD);
@@ -115,6 +120,16 @@ fn refuse(mut stream: Stream, intercept: &Intercept, refusal: &Refusal) {
         && let Some(text) = text
     {
         let _ = content.send_data(Bytes::from(text), true);
+    }
+    let _ = timeout(REST_OF_REQUEST, discard(&mut stream.body)).await;
+}
+
+/// Takes what the client still sends and nobody wants. A stream that is let go before its end is reset, and h2 then
+/// forgets what it has not written yet, the answer included.
+async fn discard(body: &mut RecvStream) {
+    while let Some(Ok(content)) = body.data().await {
+        // Fails only when the stream is closed.
+        let _ = body.flow_control().release_capacity(content.len());
     }
 }
 
