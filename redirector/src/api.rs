@@ -7,12 +7,17 @@
 //! | `POST /v1/intercepts` | create one: [`CreateIntercept`] → [`Created`] |
 //! | `DELETE /v1/intercepts/NAME` | remove one |
 //! | `POST /v1/intercepts/NAME/tunnel` | become its tunnel (HTTP Upgrade) |
+//! | `POST /v1/explain` | which intercept would take a request: [`Explain`] → [`Explanation`] |
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET`, `POST /v1/tokens`, `DELETE /v1/tokens/ID` | join tokens; unix socket only |
 //!
 //! Errors are [`Problem`] with a fitting HTTP status.
 
-use crate::{context::Matcher, target::Target};
+use crate::{
+    context::{Condition, Matcher},
+    protocol::Protocol,
+    target::Target,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -45,6 +50,61 @@ pub enum Uncovered {
 
 impl Uncovered {
     pub const ALL: [Self; 5] = [Self::NotHttp, Self::ServerFirst, Self::Tls, Self::Http2, Self::Malformed];
+
+    /// As in JSON and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotHttp => "not-http",
+            Self::ServerFirst => "server-first",
+            Self::Tls => "tls",
+            Self::Http2 => "http2",
+            Self::Malformed => "malformed",
+        }
+    }
+
+    /// For people: what it is, and what to do.
+    #[must_use]
+    pub const fn explanation(self) -> &'static str {
+        match self {
+            Self::NotHttp => {
+                "neither HTTP nor TLS: there are no requests to route; intercept the service's HTTP port"
+            }
+            Self::ServerFirst => {
+                "the server spoke first, as those of SMTP, SSH and MySQL do: there are no requests to route; \
+                 intercept the service's HTTP port"
+            }
+            Self::Tls => {
+                "TLS, and there is no key for it: give `redirector intercept` the app's certificate with \
+                 --tls-cert and --tls-key"
+            }
+            Self::Http2 => "HTTP/2 that could not be taken up: the agent's log (RUST_LOG=debug) says why",
+            Self::Malformed => {
+                "HTTP that two parsers could read differently, so nobody may cut it into requests: repair the \
+                 client or the app; the agent's log (RUST_LOG=debug) says what it met"
+            }
+        }
+    }
+}
+
+/// The way in which connections come to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DoorKind {
+    /// New connections, assigned to the agent's listener by the eBPF program.
+    Assign,
+}
+
+impl DoorKind {
+    pub const ALL: [Self; 1] = [Self::Assign];
+
+    /// As in JSON and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Assign => "assign",
+        }
+    }
 }
 
 /// Asks for an intercept. Asking again with the same `instance` renews it after a lost connection.
@@ -85,9 +145,68 @@ pub struct InterceptInfo {
     pub to: String,
     /// Is the developer's tunnel there?
     pub connected: bool,
+    /// Since when it is there, or away: RFC 3339.
+    pub tunnel_since: String,
     /// RFC 3339.
     pub created: String,
     pub counts: InterceptCounts,
+}
+
+/// Asks which intercept would take a request. Nothing is sent to anybody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    pub target: Target,
+    pub port: u16,
+    /// Case-sensitive.
+    pub method: String,
+    /// The request target in any of its forms, as sent: `/cart?id=1`.
+    pub path: String,
+    #[serde(default)]
+    pub headers: Vec<HeaderLine>,
+}
+
+/// One line of a header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderLine {
+    /// In any case.
+    pub name: String,
+    /// Without the whitespace around it.
+    pub value: String,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The name of the intercept that takes it; `None`: it goes to the app.
+    pub taken_by: Option<String>,
+    /// All intercepts of the port, the oldest first: the first one that matches takes the request.
+    pub intercepts: Vec<ExplainedIntercept>,
+}
+
+/// One intercept's view of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedIntercept {
+    pub name: String,
+    pub owner: String,
+    pub to: String,
+    /// Is the developer's tunnel there?
+    pub connected: bool,
+    /// What the request gets if it is not.
+    pub when_away: WhenAway,
+    /// All of its conditions hold.
+    pub matches: bool,
+    pub conditions: Vec<ExplainedCondition>,
+}
+
+/// One condition, and whether the request meets it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedCondition {
+    pub condition: Condition,
+    /// The same for people.
+    pub text: String,
+    pub holds: bool,
 }
 
 /// Requests of one intercept.
@@ -103,19 +222,63 @@ pub struct InterceptCounts {
     pub failed: u64,
 }
 
-/// Connections and requests of one intercepted port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What came to one intercepted port, since the agent started: an intercept that ends takes nothing away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortCounts {
-    /// Connections taken.
-    pub connections: u64,
+    /// Connections taken, by the way they came.
+    pub connections: BTreeMap<DoorKind, u64>,
     /// Of these, open now.
     pub open: u64,
-    /// Requests whose head was read.
-    pub requests: u64,
-    /// Of these, went to the app.
+    pub requests: BTreeMap<Protocol, RequestCounts>,
+    /// Connections that were passed on without their requests being seen, from their start or from some point on, by
+    /// reason.
+    pub uncovered: BTreeMap<Uncovered, u64>,
+    pub bytes: BTreeMap<Route, Bytes>,
+}
+
+/// Requests of one port in one protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestCounts {
+    /// Their head was read.
+    pub seen: u64,
+    /// Went to the app: no intercept took them, or its developer was away.
     pub live: u64,
-    /// Connections of which a part was passed on without being understood.
-    pub raw: u64,
+    /// Matched an intercept; the sum of the following and of those under way.
+    pub matched: u64,
+    /// Answered by a developer's local server.
+    pub answered: u64,
+    /// Went to the app, because the developer was away. Counted as `live`, too.
+    pub away: u64,
+    /// Got an error in place of a developer's answer.
+    pub failed: u64,
+}
+
+/// Where requests go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Route {
+    /// To the app. What is passed on unseen goes there, too.
+    Live,
+    Developer,
+}
+
+impl Route {
+    /// As in JSON and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Developer => "developer",
+        }
+    }
+}
+
+/// Bytes that were sent to a server and received from it, as they were on the connection (with the framing and the
+/// encryption there).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes {
+    pub request: u64,
+    pub response: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -135,7 +298,8 @@ pub struct TargetStatus {
     pub target: Target,
     /// Interface → `tcx` or `clsact`.
     pub attached: BTreeMap<String, String>,
-    /// Packets that could have opened a connection to an intercepted port, by what became of them.
+    /// Packets that could have opened a connection to an intercepted port, by what became of them, since the agent
+    /// started.
     pub packets: BTreeMap<String, u64>,
     pub ports: BTreeMap<u16, PortCounts>,
 }

@@ -3,6 +3,7 @@
 #[cfg(target_os = "linux")]
 pub mod agent;
 pub mod api;
+pub mod byte_counts;
 #[cfg(target_os = "linux")]
 pub mod check;
 pub mod cli;

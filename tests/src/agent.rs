@@ -53,6 +53,18 @@ impl AgentOptions {
     pub fn attach(mode: &str) -> Self {
         Self { arguments: vec!["--attach".to_owned(), mode.to_owned()], ..Self::default() }
     }
+
+    /// Developers may take all requests of a service.
+    #[must_use]
+    pub fn allow_all() -> Self {
+        Self { arguments: vec!["--allow-all".to_owned()], ..Self::default() }
+    }
+
+    /// With metrics on this port of the node.
+    #[must_use]
+    pub fn metrics(port: u16) -> Self {
+        Self { arguments: vec!["--metrics".to_owned(), format!("0.0.0.0:{port}")], ..Self::default() }
+    }
 }
 
 /// No command of a test takes this long, not even a curl that moves 100 MiB on a busy machine.

@@ -22,8 +22,37 @@ pub use grpc::grpc_client;
 pub use http2::{Http2Answers, http2_client};
 
 const ECHO: &str = include_str!("apps/echo.py");
-const WEBSOCKET_SERVER: &str = include_str!("apps/websocket_server.py");
-const WEBSOCKET_CLIENT: &str = include_str!("apps/websocket_client.py");
+
+/// Whose WebSocket library: nobody here wrote either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebSockets {
+    /// Debian's python3-websockets.
+    Python,
+    /// Debian's node-ws.
+    Node,
+}
+
+impl WebSockets {
+    pub const BOTH: [Self; 2] = [Self::Python, Self::Node];
+
+    fn server(self, lab: &Lab, netns: &Netns) -> Command {
+        match self {
+            Self::Python => {
+                python(lab, netns, "websocket_server.py", include_str!("apps/websocket_server.py"))
+            }
+            Self::Node => node(lab, netns, "websocket_server.js", include_str!("apps/websocket_server.js")),
+        }
+    }
+
+    fn client(self, lab: &Lab, netns: &Netns) -> Command {
+        match self {
+            Self::Python => {
+                python(lab, netns, "websocket_client.py", include_str!("apps/websocket_client.py"))
+            }
+            Self::Node => node(lab, netns, "websocket_client.js", include_str!("apps/websocket_client.js")),
+        }
+    }
+}
 
 /// The distribution's Python, which has the distribution's packages.
 const PYTHON: &str = "/usr/bin/python3";
@@ -49,10 +78,10 @@ impl App {
         Self::ready(Process::spawn(name, &mut command, lab.logs()))
     }
 
-    /// A WebSocket server (Debian's python3-websockets) that sends back each message, text after `name: `.
+    /// A WebSocket server that sends back each message, text after `name: `.
     #[must_use]
-    pub fn websocket(lab: &Lab, host: &Host, name: &str, ports: &[u16]) -> Self {
-        let mut command = python(lab, &host.netns, "websocket_server.py", WEBSOCKET_SERVER);
+    pub fn websocket(lab: &Lab, host: &Host, by: WebSockets, name: &str, ports: &[u16]) -> Self {
+        let mut command = by.server(lab, &host.netns);
         command.arg(name).args(ports.iter().map(u16::to_string));
         Self::ready(Process::spawn(name, &mut command, lab.logs()))
     }
@@ -171,18 +200,33 @@ impl Nginx {
 /// Talks to a WebSocket server from `host`: sends texts, a large binary message and a ping, and gives in JSON what
 /// came back. Headers are `name: value`.
 #[must_use]
-pub fn websocket_dialog(lab: &Lab, host: &Host, url: &str, headers: &[&str]) -> crate::CommandOutput {
-    crate::CommandOutput::of(
-        python(lab, &host.netns, "websocket_client.py", WEBSOCKET_CLIENT).arg(url).args(headers),
-    )
+pub fn websocket_dialog(
+    lab: &Lab,
+    host: &Host,
+    by: WebSockets,
+    url: &str,
+    headers: &[&str],
+) -> crate::CommandOutput {
+    crate::CommandOutput::of(by.client(lab, &host.netns).arg(url).args(headers))
 }
 
 fn python(lab: &Lab, netns: &Netns, name: &str, text: &str) -> Command {
+    let mut command = netns.command(PYTHON);
+    command.arg("-u").arg(script(lab, name, text));
+    command
+}
+
+fn node(lab: &Lab, netns: &Netns, name: &str, text: &str) -> Command {
+    let mut command = netns.command("node");
+    // Where the distribution has its modules; a Node.js from elsewhere would not look there.
+    command.env("NODE_PATH", "/usr/share/nodejs").arg(script(lab, name, text));
+    command
+}
+
+fn script(lab: &Lab, name: &str, text: &str) -> PathBuf {
     let path = lab.directory().join(name);
     fs::write(&path, text).unwrap_or_else(|error| panic!("write {name}: {error}"));
-    let mut command = netns.command(PYTHON);
-    command.arg("-u").arg(path);
-    command
+    path
 }
 
 fn wait_for_port(host: &Host, port: u16) {

@@ -27,7 +27,7 @@ mod tools;
 mod wait;
 
 pub use agent::{Agent, AgentOptions, CommandOutput, redirector_binary};
-pub use apps::{App, Http2Answers, Nginx, grpc_client, http2_client, websocket_dialog};
+pub use apps::{App, Http2Answers, Nginx, WebSockets, grpc_client, http2_client, websocket_dialog};
 pub use attached::{Direction, PassAll, cgroup_peername_programs, cgroup_root, tcx_programs};
 pub use curl::{Answer, Curl};
 pub use developer::{Developer, Intercept, Refusal};

@@ -52,6 +52,8 @@ enum Command {
     /// Build the release binary: target/release/redirector
     Build,
     /// Build, then run redirector as root with ARGS, such as `run -- agent`
+    ///
+    /// An agent gets --allow-all: here is where things are tried.
     Run {
         /// What to pass to redirector
         #[arg(last = true, value_name = "ARGS")]

@@ -1,6 +1,7 @@
 //! One intercepted target: its threads, and the way to talk to them.
 
 use super::{
+    ledger::TargetStats,
     warden::{PortError, Warden, WardenCommand},
     worker::{self, Pulse},
 };
@@ -8,7 +9,7 @@ use crate::{
     api::TargetStatus,
     datapath::{AttachKind, DoorError, PeerNames},
     engine::{PortContext, PortStats, Routes, UpstreamConnector},
-    target::{netns::Netns, presence::Presence, resolve::ResolvedTarget},
+    target::{Target, netns::Netns, presence::Presence, resolve::ResolvedTarget},
 };
 use std::{
     io,
@@ -54,7 +55,8 @@ pub struct HostOptions {
 
 /// A target with its threads. Dropping it detaches everything; the threads end with their last connection.
 pub struct TargetHost {
-    upstream: Arc<UpstreamConnector>,
+    target: Target,
+    upstream: UpstreamConnector,
     drain: watch::Receiver<bool>,
     warden: mpsc::UnboundedSender<WardenCommand>,
     gone: watch::Receiver<Option<String>>,
@@ -65,6 +67,7 @@ impl TargetHost {
     pub async fn start(
         resolved: &ResolvedTarget,
         options: &HostOptions,
+        stats: Arc<TargetStats>,
     ) -> Result<(Self, Vec<JoinHandle<()>>), HostError> {
         let count = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
         let (warden, warden_commands) = mpsc::unbounded_channel();
@@ -86,9 +89,9 @@ impl TargetHost {
             let peer_names = options.peer_names.clone();
             move || {
                 let opened = UpstreamConnector::new(peer_names);
-                match Warden::open(target, presence, workers, gone_sender, attach, log_packets) {
+                match Warden::open(target, presence, workers, gone_sender, attach, log_packets, stats) {
                     Ok(warden) => {
-                        let _ = ready_sender.send(Ok(Arc::new(opened)));
+                        let _ = ready_sender.send(Ok(opened));
                         spawn_local(warden.run(warden_commands));
                     }
                     Err(error) => drop(ready_sender.send(Err(error))),
@@ -110,16 +113,27 @@ impl TargetHost {
             handles.push(handle);
         }
         let upstream = ready.await.map_err(|_| HostError::Died)??;
-        let host = Self { upstream, drain: options.drain.clone(), warden, gone };
+        let target = resolved.target.clone();
+        let host = Self { target, upstream, drain: options.drain.clone(), warden, gone };
         Ok((host, handles))
     }
 
+    /// The name by which it was first intercepted.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// Takes new connections to `port` from now on; answers with what may keep that from working.
-    pub async fn open_port(&self, port: u16, routes: Arc<Routes>) -> Result<Vec<String>, PortError> {
+    pub async fn open_port(
+        &self,
+        port: u16,
+        routes: Arc<Routes>,
+        stats: Arc<PortStats>,
+    ) -> Result<Vec<String>, PortError> {
         let context = PortContext {
             routes,
-            stats: Arc::new(PortStats::default()),
-            upstream: Arc::clone(&self.upstream),
+            upstream: Arc::new(self.upstream.counted_in(&stats.live_bytes)),
+            stats,
             drain: self.drain.clone(),
         };
         self.ask(|reply| WardenCommand::OpenPort { port, context, reply }).await.ok_or(PortError::Gone)?

@@ -1,7 +1,10 @@
 //! The one owner of everything that is attached to a target: it lives on a thread inside the target's network
 //! namespace, and nothing it made is left when it ends.
 
-use super::worker::{Pulse, WorkerCommand};
+use super::{
+    ledger::TargetStats,
+    worker::{Pulse, WorkerCommand},
+};
 use crate::{
     api::TargetStatus,
     datapath::{AttachKind, Door, DoorError, PortListeners},
@@ -9,6 +12,7 @@ use crate::{
     redirect_rules::{Certainty, RedirectFinding, redirect_of},
     target::{Target, listening::ListeningSockets, presence::Presence},
 };
+use redirector_common::Counter;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     collections::BTreeMap,
@@ -73,6 +77,9 @@ pub struct Warden {
     pub gone: watch::Sender<Option<String>>,
     door: Door,
     ports: BTreeMap<u16, PortContext>,
+    stats: Arc<TargetStats>,
+    /// What of the door's own counters is in `stats` already.
+    booked: BTreeMap<&'static str, u64>,
 }
 
 impl Warden {
@@ -84,9 +91,11 @@ impl Warden {
         gone: watch::Sender<Option<String>>,
         attach: AttachKind,
         log_packets: bool,
+        stats: Arc<TargetStats>,
     ) -> Result<Self, DoorError> {
         let door = Door::open(attach, log_packets)?;
-        Ok(Self { target, presence, workers, gone, door, ports: BTreeMap::new() })
+        let (ports, booked) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { target, presence, workers, gone, door, ports, stats, booked })
     }
 
     /// Runs until `commands` is closed or the target is gone. Everything is detached when it returns.
@@ -124,6 +133,7 @@ impl Warden {
                 },
             );
         }
+        self.book_packets();
         drop(self);
         if let Some(reply) = ended {
             // Whoever asked may have given up meanwhile.
@@ -199,7 +209,20 @@ impl Warden {
         Ok(())
     }
 
-    fn status(&self) -> TargetStatus {
+    /// Moves what the door has counted to where it outlives the door.
+    fn book_packets(&mut self) {
+        let counters = self.door.counters();
+        for (outcome, name) in Counter::ALL {
+            let (now, booked) = (counters.get(name).copied(), self.booked.entry(name).or_default());
+            // A map that can't be read now can be the next time.
+            let now = now.unwrap_or_default().max(*booked);
+            self.stats.add_packets(outcome, now - *booked);
+            *booked = now;
+        }
+    }
+
+    fn status(&mut self) -> TargetStatus {
+        self.book_packets();
         TargetStatus {
             target: self.target.clone(),
             attached: self
@@ -207,7 +230,7 @@ impl Warden {
                 .attachments()
                 .map(|(interface, kind)| (interface.to_owned(), format!("{kind:?}").to_lowercase()))
                 .collect(),
-            packets: self.door.counters().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+            packets: self.stats.packets().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
             ports: self.ports.iter().map(|(port, context)| (*port, context.stats.read())).collect(),
         }
     }

@@ -14,8 +14,8 @@ pub struct Intercept {
 }
 
 impl Intercept {
-    pub fn new(name: String, matcher: Matcher, when_away: WhenAway) -> Self {
-        Self { name, matcher, when_away, stats: InterceptStats::default(), tunnel: RwLock::default() }
+    pub fn new(name: String, matcher: Matcher, when_away: WhenAway, stats: InterceptStats) -> Self {
+        Self { name, matcher, when_away, stats, tunnel: RwLock::default() }
     }
 
     /// The tunnel, if it is there and alive.
@@ -26,6 +26,7 @@ impl Intercept {
 
     /// Requests go through `tunnel` from now on.
     pub fn connect(&self, tunnel: Option<Tunnel>) {
+        let tunnel = tunnel.map(|tunnel| tunnel.counted_in(self.stats.bytes()));
         *self.tunnel.write().unwrap_or_else(PoisonError::into_inner) = tunnel;
     }
 }

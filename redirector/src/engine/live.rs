@@ -6,19 +6,19 @@
 //! yet written stays in the buffers of the caller, so either direction can be dropped at any await.
 
 use super::{
+    cleared::{ClearedRequests, ClearedResponses, Unanswered},
     connection::{Connection, Next, PortContext},
     developer::DeveloperRequest,
     http2::{Greeting, read_greeting},
     intercept::Intercept,
     socket::{Expect, Socket},
     splice::Direction,
-    stats::bump,
 };
 use crate::{
     api::{Uncovered, WhenAway},
     http1::{
-        Pending, RawReason, RequestContext, RequestFramer, RequestHead, RequestStep, RequestView,
-        ResponseFramer, ResponseStep,
+        Pending, RawReason, RequestFramer, RequestHead, RequestStep, RequestView, ResponseFramer,
+        ResponseStep,
     },
     protocol::Protocol,
 };
@@ -68,7 +68,7 @@ pub(super) enum LiveEnd {
 /// What both directions share.
 #[derive(Default)]
 struct Shared {
-    unanswered: RefCell<VecDeque<RequestContext>>,
+    unanswered: RefCell<VecDeque<Unanswered>>,
     /// The last request asked to switch protocols: nothing after it is interpreted until it is answered.
     switching: Cell<bool>,
     /// No more requests go to the app in this phase.
@@ -135,7 +135,7 @@ pub(super) async fn run(
 
     let end = {
         let mut requests = pin!(requests(client, app, buf, framer, first, context, &shared));
-        let mut responses = pin!(responses(app, client, &mut from_app, &shared, &mut drain));
+        let mut responses = pin!(responses(app, client, &mut from_app, context, &shared, &mut drain));
         tokio::select! {
             biased;
             end = &mut requests => match end? {
@@ -200,31 +200,30 @@ async fn requests(
     context: &PortContext,
     shared: &Shared,
 ) -> io::Result<RequestsEnd> {
-    // Bytes at the front of `buf` that are to go to the app: written in one piece where possible.
-    let mut cleared = 0;
+    let mut cleared = ClearedRequests::new();
     let mut at_boundary = false;
     if let Some(head) = first {
-        cleared = head.len;
         at_boundary = head.safe_without_body;
-        admit(&head, context, shared);
+        admit(&head, &mut cleared, context, shared);
     }
     loop {
         let must_wait = || shared.switching.get() || shared.unanswered.borrow().len() >= MAX_UNANSWERED;
         if at_boundary && must_wait() {
-            app.drain_to(buf, cleared).await?;
-            cleared = 0;
+            cleared.write(app, buf, &shared.unanswered).await?;
             while must_wait() {
                 shared.wake_requests.notified().await;
             }
+            // For its answers to come, which is the app's time.
+            cleared.mark_read();
         }
         at_boundary = false;
-        match framer.next(&buf[cleared..], |request| decide(request, context)) {
+        match framer.next(&buf[cleared.len()..], |request| decide(request, Protocol::Http1, context)) {
             RequestStep::Head { head, decision } => {
                 context.stats.requests.bump(Protocol::Http1);
                 shared.speaks_http.set(true);
                 match decision {
                     Decision::Developer { intercept, method, target } => {
-                        app.drain_to(buf, cleared).await?;
+                        cleared.write(app, buf, &shared.unanswered).await?;
                         return Ok(RequestsEnd::Developer(DeveloperRequest {
                             intercept,
                             head,
@@ -232,17 +231,13 @@ async fn requests(
                             target,
                         }));
                     }
-                    Decision::Live => {
-                        cleared += head.len;
-                        admit(&head, context, shared);
-                    }
+                    Decision::Live => admit(&head, &mut cleared, context, shared),
                 }
             }
-            RequestStep::Body(len) => cleared += len,
+            RequestStep::Body(len) => cleared.add_body(len),
             RequestStep::End => at_boundary = true,
             RequestStep::NeedMore(pending) => {
-                app.drain_to(buf, cleared).await?;
-                cleared = 0;
+                cleared.write(app, buf, &shared.unanswered).await?;
                 shared.idle.set(pending == Pending::Empty);
                 let expect = if pending == Pending::Body { Expect::Body } else { Expect::Head };
                 let read = if pending == Pending::Undecided && !shared.speaks_http.get() {
@@ -256,6 +251,7 @@ async fn requests(
                 if read == 0 {
                     return Ok(RequestsEnd::Ended);
                 }
+                cleared.mark_read();
                 shared.idle.set(false);
             }
             RequestStep::Raw(reason) => {
@@ -281,22 +277,23 @@ pub(super) enum Decision {
     Developer { intercept: Arc<Intercept>, method: String, target: String },
 }
 
-pub(super) fn decide(request: &RequestView<'_>, context: &PortContext) -> Decision {
+pub(super) fn decide(request: &RequestView<'_>, protocol: Protocol, context: &PortContext) -> Decision {
     let Some(intercept) = context.routes.decide(request) else { return Decision::Live };
-    bump(&intercept.stats.matched);
+    intercept.stats.matched(protocol);
     if intercept.tunnel().is_none() && intercept.when_away == WhenAway::Live {
-        bump(&intercept.stats.away);
+        intercept.stats.away(protocol);
         return Decision::Live;
     }
     Decision::Developer { intercept, method: request.method.to_owned(), target: request.target.to_owned() }
 }
 
 /// Notes that the app owes an answer. Before the request is written: the answer may come at any time after.
-fn admit(head: &RequestHead, context: &PortContext, shared: &Shared) {
+fn admit(head: &RequestHead, cleared: &mut ClearedRequests, context: &PortContext, shared: &Shared) {
+    cleared.add_head(head.len);
     context.stats.live.bump(Protocol::Http1);
     shared.used.set(true);
     shared.switching.set(head.wants_switch);
-    shared.unanswered.borrow_mut().push_back(RequestContext::from(head));
+    shared.unanswered.borrow_mut().push_back(Unanswered::from(head));
     shared.wake_responses.notify_one();
 }
 
@@ -305,12 +302,12 @@ async fn responses(
     app: &Socket,
     client: &Socket,
     buf: &mut BytesMut,
+    context: &PortContext,
     shared: &Shared,
     drain: &mut watch::Receiver<bool>,
 ) -> io::Result<ResponsesEnd> {
     let mut framer = ResponseFramer::new();
-    // Bytes at the front of `buf` that are to go to the client.
-    let mut cleared = 0;
+    let mut cleared = ClearedResponses::new();
     let mut expect = Expect::Head;
     let mut eof = false;
     // The end of the connection has been agreed on: the app's end of it is no mere idleness.
@@ -318,10 +315,9 @@ async fn responses(
     // One for the whole phase: to begin waiting takes a lock that all connections share.
     let mut drained = pin!(drain.wait_for(|drain| *drain));
     loop {
-        let request = shared.unanswered.borrow().front().copied();
-        let Some(request) = request else {
-            client.drain_to(buf, cleared).await?;
-            cleared = 0;
+        let request = shared.unanswered.borrow().front().map(|request| (request.context, request.added));
+        let Some((request, added)) = request else {
+            cleared.write(client, buf, &context.stats).await?;
             if !buf.is_empty() {
                 let unasked = eof || shared.stopping.get() || shared.speaks_http.get();
                 if unasked || buf.len() >= MAX_GREETING {
@@ -347,14 +343,21 @@ async fn responses(
             tokio::select! {
                 biased;
                 () = shared.wake_responses.notified() => {}
-                read = app.read(buf, Expect::Head) => eof = read? == 0,
+                read = app.read(buf, Expect::Head) => {
+                    eof = read? == 0;
+                    cleared.mark_read();
+                }
                 _ = &mut drained, if shared.idle.get() => return Ok(ResponsesEnd::Drained),
             }
             continue;
         };
-        match framer.next(&buf[cleared..], request, eof) {
+        match framer.next(&buf[cleared.len()..], request, eof) {
             ResponseStep::Head(head) => {
-                cleared += head.len;
+                if head.interim {
+                    cleared.add_body(head.len);
+                } else {
+                    cleared.add_head(head.len, added);
+                }
                 closing |= !head.interim && head.close;
                 expect = Expect::Body;
                 if !head.interim && shared.switching.get() && shared.unanswered.borrow().len() == 1 {
@@ -362,7 +365,7 @@ async fn responses(
                     shared.wake_requests.notify_one();
                 }
             }
-            ResponseStep::Body(len) => cleared += len,
+            ResponseStep::Body(len) => cleared.add_body(len),
             ResponseStep::End => {
                 expect = Expect::Head;
                 shared.unanswered.borrow_mut().pop_front();
@@ -379,9 +382,9 @@ async fn responses(
             }
             ResponseStep::Truncated | ResponseStep::Closed => return Ok(ResponsesEnd::Closed),
             ResponseStep::NeedMore => {
-                client.drain_to(buf, cleared).await?;
-                cleared = 0;
+                cleared.write(client, buf, &context.stats).await?;
                 eof = app.read(buf, expect).await? == 0;
+                cleared.mark_read();
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A connection to a client or to the app, used from both directions of one task: shared references in place of
 //! split halves.
 
+use crate::byte_counts::ByteCounts;
 use bytes::{Buf as _, BytesMut};
 use socket2::SockRef;
 use std::{
@@ -9,7 +10,8 @@ use std::{
     mem::MaybeUninit,
     net::Shutdown,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
@@ -36,15 +38,22 @@ pub(super) enum Expect {
 #[derive(Debug)]
 pub struct Socket {
     tcp: TcpStream,
+    /// Where its bytes are counted: the app's are.
+    bytes: Option<Arc<ByteCounts>>,
 }
 
 impl From<TcpStream> for Socket {
     fn from(tcp: TcpStream) -> Self {
-        Self { tcp }
+        Self { tcp, bytes: None }
     }
 }
 
 impl Socket {
+    /// The connection to an app, whose bytes are counted.
+    pub(super) fn to_app(tcp: TcpStream, bytes: Arc<ByteCounts>) -> Self {
+        Self { tcp, bytes: Some(bytes) }
+    }
+
     /// Appends what can be read to `buf`; 0 is the end of the stream. Cancel-safe.
     pub(super) async fn read(&self, buf: &mut BytesMut, expect: Expect) -> io::Result<usize> {
         if buf.is_empty() && expect != Expect::Body {
@@ -77,6 +86,9 @@ impl Socket {
             let emptied = 0 < len && len < room && expect != Expect::Raw;
             if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(len) }
         });
+        if let (Some(len), Some(bytes)) = (read, &self.bytes) {
+            bytes.received(len);
+        }
         read.map_or(outcome, Ok)
     }
 
@@ -105,8 +117,14 @@ impl Socket {
         loop {
             match self.tcp.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.tcp.writable().await?,
-                other => return other,
+                other => return other.inspect(|written| self.count_sent(*written)),
             }
+        }
+    }
+
+    fn count_sent(&self, amount: usize) {
+        if let Some(bytes) = &self.bytes {
+            bytes.sent(amount);
         }
     }
 
@@ -145,13 +163,19 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let outcome = ready!(Pin::new(&mut self.tcp).poll_read(cx, buf));
+        if let Some(bytes) = &self.bytes {
+            bytes.received(buf.filled().len() - before);
+        }
+        Poll::Ready(outcome)
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        let outcome = ready!(Pin::new(&mut self.tcp).poll_write(cx, buf));
+        Poll::Ready(outcome.inspect(|written| self.count_sent(*written)))
     }
 
     fn poll_write_vectored(
@@ -159,7 +183,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        let outcome = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs));
+        Poll::Ready(outcome.inspect(|written| self.count_sent(*written)))
     }
 
     fn is_write_vectored(&self) -> bool {

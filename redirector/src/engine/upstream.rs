@@ -9,6 +9,7 @@ use super::{
     socket::Socket,
 };
 use crate::{
+    byte_counts::ByteCounts,
     datapath::{PeerNames, PeerNamesError, UpstreamGuard},
     netns_cookie,
 };
@@ -23,6 +24,7 @@ use std::{
     },
     task::{Context, Poll},
 };
+use tokio::net::TcpStream;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpSocket,
@@ -32,11 +34,13 @@ use tokio::{
 const ATTEMPTS: usize = 128;
 
 /// Makes connections to the apps of one target. Use it on threads inside the target's namespace.
+#[derive(Clone)]
 pub struct UpstreamConnector {
     peer_names: Option<Arc<PeerNames>>,
     netns_cookie: Option<u64>,
     ports: RangeInclusive<u16>,
-    next: AtomicU32,
+    next: Arc<AtomicU32>,
+    bytes: Arc<ByteCounts>,
 }
 
 /// A connection to the app.
@@ -90,8 +94,15 @@ impl UpstreamConnector {
             peer_names,
             netns_cookie: netns_cookie::of_this_thread().ok(),
             ports: ephemeral_ports(),
-            next: AtomicU32::new(random_start()),
+            next: Arc::new(AtomicU32::new(random_start())),
+            bytes: Arc::default(),
         }
+    }
+
+    /// The same, for the connections of one port, whose bytes are counted in `bytes`.
+    #[must_use]
+    pub fn counted_in(&self, bytes: &Arc<ByteCounts>) -> Self {
+        Self { bytes: Arc::clone(bytes), ..self.clone() }
     }
 
     /// Connects to the app at the address the client wanted.
@@ -99,7 +110,7 @@ impl UpstreamConnector {
         let (Some(names), Some(cookie)) = (&self.peer_names, self.netns_cookie) else {
             // Nobody needs to know the port beforehand, so the kernel chooses.
             let socket = new_socket(app)?.connect(app.0).await?;
-            return Ok(Upstream { socket: socket.into(), _peer_name: None });
+            return Ok(self.upstream(socket, None));
         };
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for _ in 0..ATTEMPTS {
@@ -111,10 +122,14 @@ impl UpstreamConnector {
             }
             match connect_from(agent, app, || names.record(cookie, agent, app.0, client.0)).await {
                 Err(error) if is_taken(&error) => last = error,
-                other => return other,
+                other => return other.map(|(socket, peer_name)| self.upstream(socket, peer_name)),
             }
         }
         Err(last)
+    }
+
+    fn upstream(&self, socket: TcpStream, peer_name: Option<UpstreamGuard>) -> Upstream {
+        Upstream { socket: Socket::to_app(socket, Arc::clone(&self.bytes)), _peer_name: peer_name }
     }
 
     /// Neighbours in time are far apart in the range: connections that came together and stay do not make a block
@@ -132,7 +147,7 @@ async fn connect_from(
     agent: SocketAddr,
     app: OriginalDst,
     record: impl FnOnce() -> Result<UpstreamGuard, PeerNamesError>,
-) -> io::Result<Upstream> {
+) -> io::Result<(TcpStream, Option<UpstreamGuard>)> {
     let socket = new_socket(app)?;
     socket.set_reuseaddr(true)?;
     socket.bind(agent)?;
@@ -141,7 +156,7 @@ async fn connect_from(
         other => other.inspect_err(warn_once).ok(),
     };
     let socket = socket.connect(app.0).await?;
-    Ok(Upstream { socket: socket.into(), _peer_name: peer_name })
+    Ok((socket, peer_name))
 }
 
 fn new_socket(app: OriginalDst) -> io::Result<TcpSocket> {

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use lab::{
-    App, Curl, Direction, Family, Lab, Nginx, PassAll, Server, cgroup_peername_programs, cgroup_root,
-    eventually, tcx_programs, websocket_dialog,
+    App, Curl, Direction, Family, Lab, Nginx, PassAll, Server, WebSockets, cgroup_peername_programs,
+    cgroup_root, eventually, tcx_programs, websocket_dialog,
 };
 
 use crate::scene::in_lab;
@@ -96,7 +96,7 @@ fn every_app_of_the_lab_answers() {
         let _nginx = Nginx::start(lab, &lab.pod, &[8080]);
         let tls = Nginx::tls(lab, &lab.pod, &[8443]);
         let _http2 = Nginx::http2(lab, &lab.pod, &[8082]);
-        let _websocket = App::websocket(lab, &lab.pod, "app", &[8083]);
+        let _websocket = App::websocket(lab, &lab.pod, WebSockets::Python, "app", &[8083]);
         let _smtp = App::smtp(lab, &lab.pod, 2525);
         let _redis = App::redis(lab, &lab.pod, 6379);
 
@@ -111,7 +111,7 @@ fn every_app_of_the_lab_answers() {
         assert!(answer.body.contains(name));
 
         let url = format!("ws://{}/", lab.pod.at(8083));
-        let dialog = websocket_dialog(lab, &lab.client, &url, &[]).json();
+        let dialog = websocket_dialog(lab, &lab.client, WebSockets::Node, &url, &[]).json();
         assert_eq!(dialog["texts"][19], "app: message 19");
         assert_eq!(dialog["large_same"], true);
 

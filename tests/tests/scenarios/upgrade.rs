@@ -2,22 +2,27 @@
 
 use std::{io::Write as _, net::TcpStream, thread, time::Duration};
 
-use lab::{Agent, App, Connection, Peer, Server, websocket_dialog};
+use lab::{Agent, App, Connection, Peer, Server, WebSockets, websocket_dialog};
 
 use crate::scene::{LOCAL, PORT, Route, assert_routing, for_alice, in_lab, intercepted, text};
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: echo\r\n";
 
 #[test]
-fn websockets_work_on_both_routes() {
+fn websockets_of_python_and_node_work_on_both_routes() {
+    WebSockets::BOTH.into_iter().for_each(websockets_work_on_both_routes);
+}
+
+#[track_caller]
+fn websockets_work_on_both_routes(by: WebSockets) {
     in_lab(|lab| {
-        let _app = App::websocket(lab, &lab.pod, "app", &[PORT]);
-        let _alice_app = App::websocket(lab, &lab.dev, "alice", &[LOCAL]);
+        let _app = App::websocket(lab, &lab.pod, by, "app", &[PORT]);
+        let _alice_app = App::websocket(lab, &lab.dev, by, "alice", &[LOCAL]);
         let agent = Agent::start(lab);
         let _alice = for_alice(lab, &agent).start(lab);
         let url = format!("ws://{}/socket", lab.pod.at(PORT));
         for route in Route::BOTH {
-            let dialog = websocket_dialog(lab, &lab.client, &url, &[route.header()]).json();
+            let dialog = websocket_dialog(lab, &lab.client, by, &url, &[route.header()]).json();
             for number in 0..20 {
                 assert_eq!(dialog["texts"][number], format!("{}: message {number}", route.server()));
             }

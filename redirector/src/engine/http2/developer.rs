@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::WhenAway,
-    engine::{intercept::Intercept, refusal::Refusal, stats::bump},
+    engine::{intercept::Intercept, refusal::Refusal},
     protocol::Protocol,
     tunnel::{
         agent_end::{OpeningStream, Tunnel},
@@ -71,14 +71,14 @@ pub(super) async fn run(
     let progress = Progress::default();
     match carry(&mut stream, opening, &tunnel, &progress, shared).await {
         Ok(Carried::Answered) => {
-            bump(&intercept.stats.answered);
+            intercept.stats.answered(Protocol::Http2);
             None
         }
         Ok(Carried::Cancelled) => None,
         // The answer has begun: the client has to see it break off.
         Err(refusal) if progress.status.get().is_some() => {
             tracing::info!(intercept = intercept.name, client = %shared.client_addr, ?refusal, "answer broken off");
-            bump(&intercept.stats.failed);
+            intercept.stats.failed(Protocol::Http2);
             reset_client(&mut stream.respond, Reason::INTERNAL_ERROR).await;
             None
         }
@@ -96,7 +96,7 @@ pub(super) async fn run(
 fn away(stream: Stream, intercept: &Intercept) -> Option<Stream> {
     match intercept.when_away {
         WhenAway::Live => {
-            bump(&intercept.stats.away);
+            intercept.stats.away(Protocol::Http2);
             Some(stream)
         }
         WhenAway::Error => {
@@ -107,7 +107,7 @@ fn away(stream: Stream, intercept: &Intercept) -> Option<Stream> {
 }
 
 fn refuse(mut stream: Stream, intercept: &Intercept, refusal: &Refusal) {
-    bump(&intercept.stats.failed);
+    intercept.stats.failed(Protocol::Http2);
     let (response, text) = refusal::response(&intercept.name, refusal, head::is_grpc(&stream.head));
     let text = text.filter(|_| stream.head.method() != http::Method::HEAD);
     // All this fails only when the client is gone.
@@ -170,7 +170,7 @@ async fn request(
     tapped: &Tapped,
     progress: &Progress,
 ) -> Result<ExchangeEnd, Refusal> {
-    let Stream { head, body, ended, respond } = stream;
+    let Stream { head, body, ended, respond, .. } = stream;
     if head::is_extended_connect(head) {
         let settings = tokio::select! {
             settings = timeout(SERVER_SILENCE, tapped.settings()) => settings.unwrap_or_default(),

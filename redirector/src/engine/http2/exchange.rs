@@ -4,7 +4,13 @@ use super::pump::{PumpError, pump};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::Response;
-use std::{cell::Cell, future::Future as _, future::poll_fn, pin::Pin, pin::pin, task::Poll};
+use std::{
+    cell::Cell,
+    future::{Future as _, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 /// What has passed of an exchange.
 #[derive(Debug, Default)]
@@ -15,6 +21,8 @@ pub(super) struct Progress {
     pub request_bytes: Cell<u64>,
     /// Bytes of content.
     pub response_bytes: Cell<u64>,
+    /// From when the head of the final answer came to when it was handed on.
+    pub answer_added: Cell<Duration>,
 }
 
 /// How an exchange ended.
@@ -78,11 +86,13 @@ async fn answer(
             Head::Final(response) => break response,
         }
     };
+    let came = Instant::now();
     let (parts, mut content) = response.into_parts();
     let status = parts.status.as_u16();
     let ended = content.is_end_stream();
     let mut to_client =
         respond.send_response(Response::from_parts(parts, ()), ended).map_err(|_| ExchangeEnd::ClientGone)?;
+    progress.answer_added.set(came.elapsed());
     progress.status.set(Some(status));
     if ended {
         return Ok(());

@@ -13,7 +13,7 @@ use crate::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::Request;
-use std::{future::poll_fn, rc::Rc, task::Poll};
+use std::{future::poll_fn, rc::Rc, task::Poll, time::Instant};
 use tokio::task::yield_now;
 
 /// Fresh connections to the app for one request that has not been looked at.
@@ -26,6 +26,8 @@ pub(super) struct Stream {
     /// The request has no content.
     pub ended: bool,
     pub respond: SendResponse<Bytes>,
+    /// When its head was there.
+    pub came: Instant,
 }
 
 /// How a stream ended.
@@ -41,21 +43,25 @@ pub(super) async fn serve(
     respond: SendResponse<Bytes>,
     shared: Rc<Shared>,
 ) -> Served {
+    let came = Instant::now();
     let (parts, body) = request.into_parts();
     let head = Request::from_parts(parts, ());
     let ended = body.is_end_stream();
-    let mut stream = Stream { head, body, ended, respond };
+    let mut stream = Stream { head, body, ended, respond, came };
     // A client that has cancelled already wants nothing.
     if stream.is_reset().await {
         return Served::Done;
     }
     shared.context.stats.requests.bump(Protocol::Http2);
-    match head::view(&stream.head, |view| decide(view, &shared.context)) {
+    match head::view(&stream.head, |view| decide(view, Protocol::Http2, &shared.context)) {
         Decision::Live => {}
         Decision::Developer { intercept, method, target } => {
             shared.developer_last.set(true);
             match developer::run(stream, intercept, method, target, &shared).await {
-                Some(away) => stream = away,
+                Some(away) => {
+                    stream = away;
+                    stream.came = Instant::now();
+                }
                 None => return Served::Done,
             }
         }
@@ -88,9 +94,15 @@ async fn live(mut stream: Stream, shared: &Shared) -> Served {
             }
         };
         drop(sender);
+        let request_added = stream.came.elapsed();
         let progress = Progress::default();
         let Stream { body, respond, ended, .. } = &mut stream;
-        match exchange(body, respond, response, &mut to_app, *ended, &progress).await {
+        let end = exchange(body, respond, response, &mut to_app, *ended, &progress).await;
+        if progress.status.get().is_some() {
+            let added = request_added + progress.answer_added.get();
+            shared.context.stats.added_latency.observe(Protocol::Http2, added);
+        }
+        match end {
             ExchangeEnd::Answered | ExchangeEnd::ClientGone => {}
             ExchangeEnd::ClientReset(reason) => to_app.send_reset(reason),
             ExchangeEnd::ServerReset(reason) => reset_client(respond, reason).await,
