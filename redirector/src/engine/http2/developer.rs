@@ -24,7 +24,7 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use h2::{Reason, client::SendRequest};
+use h2::{Reason, RecvStream, client::SendRequest};
 use std::{
     future::{Future as _, poll_fn},
     io,
@@ -36,6 +36,10 @@ use tokio::{task::spawn_local, time::timeout};
 
 /// How long a local server may take for its SETTINGS when they must be known: for extended CONNECT.
 const SERVER_SILENCE: Duration = Duration::from_secs(5);
+
+/// How long, and for how many bytes, a client has for the rest of a request that was refused.
+const REST_OF_REQUEST: Duration = Duration::from_secs(2);
+const DISCARDED: usize = 1 << 20;
 
 /// How long the developer's end may take to let go of the local server. Nobody waits for it.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -66,7 +70,7 @@ pub(super) async fn run(
         protocol: Protocol::Http2,
     };
     let opened = intercept.tunnel().and_then(|tunnel| Some((tunnel.open(&meta).ok()?, tunnel)));
-    let Some((opening, tunnel)) = opened else { return away(stream, &intercept) };
+    let Some((opening, tunnel)) = opened else { return away(stream, &intercept).await };
 
     let progress = Progress::default();
     match carry(&mut stream, opening, &tunnel, &progress, shared).await {
@@ -83,30 +87,32 @@ pub(super) async fn run(
             None
         }
         // Safe methods may be repeated by anyone, and the live service answers for a developer who is away.
-        Err(Refusal::TunnelLost) if stream.ended && head::is_safe(&stream.head) => away(stream, &intercept),
+        Err(Refusal::TunnelLost) if stream.ended && head::is_safe(&stream.head) => {
+            away(stream, &intercept).await
+        }
         Err(refusal) => {
             tracing::info!(intercept = intercept.name, client = %shared.client_addr, ?refusal, "request refused");
-            refuse(stream, &intercept, &refusal);
+            refuse(stream, &intercept, &refusal).await;
             None
         }
     }
 }
 
 /// The developer can't have the request, and nobody has answered it.
-fn away(stream: Stream, intercept: &Intercept) -> Option<Stream> {
+async fn away(stream: Stream, intercept: &Intercept) -> Option<Stream> {
     match intercept.when_away {
         WhenAway::Live => {
             intercept.stats.away(Protocol::Http2);
             Some(stream)
         }
         WhenAway::Error => {
-            refuse(stream, intercept, &Refusal::Away);
+            refuse(stream, intercept, &Refusal::Away).await;
             None
         }
     }
 }
 
-fn refuse(mut stream: Stream, intercept: &Intercept, refusal: &Refusal) {
+async fn refuse(mut stream: Stream, intercept: &Intercept, refusal: &Refusal) {
     intercept.stats.failed(Protocol::Http2);
     let (response, text) = refusal::response(&intercept.name, refusal, head::is_grpc(&stream.head));
     let text = text.filter(|_| stream.head.method() != http::Method::HEAD);
@@ -115,6 +121,20 @@ fn refuse(mut stream: Stream, intercept: &Intercept, refusal: &Refusal) {
         && let Some(text) = text
     {
         let _ = content.send_data(Bytes::from(text), true);
+    }
+    // An answer before the end of the request is allowed (RFC 9113 §8.1), and lost on some clients.
+    let _ = timeout(REST_OF_REQUEST, discard(&mut stream.body)).await;
+}
+
+/// Reads what a client sends that does not know yet that it has been answered.
+async fn discard(body: &mut RecvStream) {
+    let mut left = DISCARDED;
+    while let Some(Ok(chunk)) = body.data().await {
+        let _ = body.flow_control().release_capacity(chunk.len());
+        match left.checked_sub(chunk.len()) {
+            Some(less) => left = less,
+            None => return,
+        }
     }
 }
 
