@@ -37,8 +37,8 @@ use tokio::{task::spawn_local, time::timeout};
 /// How long a local server may take for its SETTINGS when they must be known: for extended CONNECT.
 const SERVER_SILENCE: Duration = Duration::from_secs(5);
 
-/// How long, and for how many bytes, a client has for the rest of a request that was refused.
-const REST_OF_REQUEST: Duration = Duration::from_secs(2);
+/// How long, and for how many bytes, a client has for the rest of a request before it is refused.
+const REST_OF_REQUEST: Duration = Duration::from_millis(500);
 const DISCARDED: usize = 1 << 20;
 
 /// How long the developer's end may take to let go of the local server. Nobody waits for it.
@@ -114,6 +114,10 @@ async fn away(stream: Stream, intercept: &Intercept) -> Option<Stream> {
 
 async fn refuse(mut stream: Stream, intercept: &Intercept, refusal: &Refusal) {
     intercept.stats.failed(Protocol::Http2);
+    // An answer before the end of the request is allowed (RFC 9113 §8.1), but curl 7.88 loses it, or waits for more.
+    if !stream.head.headers().contains_key(http::header::EXPECT) {
+        let _ = timeout(REST_OF_REQUEST, discard(&mut stream.body)).await;
+    }
     let (response, text) = refusal::response(&intercept.name, refusal, head::is_grpc(&stream.head));
     let text = text.filter(|_| stream.head.method() != http::Method::HEAD);
     // All this fails only when the client is gone.
@@ -122,11 +126,9 @@ async fn refuse(mut stream: Stream, intercept: &Intercept, refusal: &Refusal) {
     {
         let _ = content.send_data(Bytes::from(text), true);
     }
-    // An answer before the end of the request is allowed (RFC 9113 §8.1), and lost on some clients.
-    let _ = timeout(REST_OF_REQUEST, discard(&mut stream.body)).await;
 }
 
-/// Reads what a client sends that does not know yet that it has been answered.
+/// Reads a request that nobody wants, to its end if that is near.
 async fn discard(body: &mut RecvStream) {
     let mut left = DISCARDED;
     while let Some(Ok(chunk)) = body.data().await {
