@@ -3,6 +3,7 @@
 use lab::{Agent, App, Developer, Lab, eventually, grpc_client};
 use serde_json::{Value, json};
 
+use crate::http2::{port_counts, uncovered};
 use crate::scene::{DIRECT, LOCAL, PORT, Route, for_alice, in_lab};
 
 /// How much more memory the agent may need for any amount of streaming, also to a reader that pauses. Bytes.
@@ -49,8 +50,10 @@ impl<'a> GrpcScene<'a> {
         }
     }
 
-    fn port_counts(&self) -> Value {
-        self.agent.json(&["status"])["targets"][0]["ports"][PORT.to_string()].clone()
+    /// Asserts that no connection was passed on unseen.
+    #[track_caller]
+    fn assert_all_routed(&self) {
+        assert_eq!(uncovered(&self.agent), 0);
     }
 }
 
@@ -79,7 +82,7 @@ fn all_kinds_of_calls_work_on_both_routes() {
             assert!(server.log().contains("deadline some"), "the server knows of the deadline");
             assert_eq!(said, scene.direct(route, &["dialog"]), "{route:?}");
         }
-        assert_eq!(scene.port_counts()["uncovered"]["http2"], 0);
+        scene.assert_all_routed();
     });
 }
 
@@ -92,9 +95,7 @@ fn a_server_that_speaks_first_is_taken_up() {
         // That the client has got its answer proves nothing; that alice has given it does.
         let calls = scene.client(Route::Alice, &["calls", "20"]);
         assert_eq!(calls, json!({ "errors": [], "served": { "alice": 20 } }));
-        let counts = scene.port_counts();
-        let uncovered = counts["uncovered"]["http2"].as_u64();
-        assert_eq!((uncovered, counts["requests"]["h2"]["seen"].as_u64()), (Some(0), Some(20)));
+        scene.assert_all_routed();
     });
 }
 
@@ -104,9 +105,8 @@ fn ten_thousand_calls_that_do_not_match_see_no_error() {
         let scene = GrpcScene::new(lab);
         let calls = scene.client(Route::Live, &["calls", "10000"]);
         assert_eq!(calls, json!({ "errors": [], "served": { "app": 10000 } }));
-        let counts = scene.port_counts();
-        let requests = &counts["requests"]["h2"];
-        assert_eq!((requests["seen"].as_u64(), requests["live"].as_u64()), (Some(10000), Some(10000)));
+        let counts = &port_counts(&scene.agent)["requests"]["h2"];
+        assert_eq!((counts["seen"].as_u64(), counts["live"].as_u64()), (Some(10000), Some(10000)));
     });
 }
 
@@ -143,7 +143,7 @@ fn a_gibibyte_each_way_needs_no_memory() {
         }
         let more = scene.agent.peak_memory().saturating_sub(before);
         assert!(more < MORE_MEMORY, "{more} bytes more than before");
-        assert_eq!(scene.port_counts()["requests"]["h2"]["live"], 3, "through the agent");
+        assert_eq!(port_counts(&scene.agent)["requests"]["h2"]["live"], 3, "through the agent");
     });
 }
 

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 /// How long what is still to be sent may take when the client is gone.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 type Link = Rc<RefCell<SendRequest<Bytes>>>;
 

@@ -37,11 +37,15 @@ use tokio::{task::spawn_local, time::timeout};
 /// How long a local server may take for its SETTINGS when they must be known: for extended CONNECT.
 const SERVER_SILENCE: Duration = Duration::from_secs(5);
 
+/// How long, and for how many bytes, a client has for the rest of a request before it is refused.
+const NEAR_END: Duration = Duration::from_millis(500);
+const NEAR_END_BYTES: usize = 1 << 20;
+
+/// How long it has afterwards.
+const REST_OF_REQUEST: Duration = Duration::from_secs(30);
+
 /// How long the developer's end may take to let go of the local server. Nobody waits for it.
 const FAREWELL: Duration = Duration::from_secs(5);
-
-/// How long a client has for the rest of a request that was refused.
-const REST_OF_REQUEST: Duration = Duration::from_secs(30);
 
 /// How a request ended that the local server could be asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -113,6 +117,10 @@ async fn away(stream: Stream, intercept: &Intercept) -> Option<Stream> {
 
 async fn refuse(mut stream: Stream, intercept: &Intercept, refusal: &Refusal) {
     intercept.stats.failed(Protocol::Http2);
+    // An answer before the end of the request is allowed (RFC 9113 §8.1), but curl 7.88 loses it, or waits for more.
+    if !stream.head.headers().contains_key(http::header::EXPECT) {
+        let _ = timeout(NEAR_END, discard(&mut stream.body, NEAR_END_BYTES)).await;
+    }
     let (response, text) = refusal::response(&intercept.name, refusal, head::is_grpc(&stream.head));
     let text = text.filter(|_| stream.head.method() != http::Method::HEAD);
     // All this fails only when the client is gone.
@@ -121,15 +129,19 @@ async fn refuse(mut stream: Stream, intercept: &Intercept, refusal: &Refusal) {
     {
         let _ = content.send_data(Bytes::from(text), true);
     }
-    let _ = timeout(REST_OF_REQUEST, discard(&mut stream.body)).await;
+    // A stream that is let go before its end is reset, and h2 then forgets what it has not written yet.
+    let _ = timeout(REST_OF_REQUEST, discard(&mut stream.body, usize::MAX)).await;
 }
 
-/// Takes what the client still sends and nobody wants. A stream that is let go before its end is reset, and h2 then
-/// forgets what it has not written yet, the answer included.
-async fn discard(body: &mut RecvStream) {
+/// Takes up to `max` bytes of what the client still sends and nobody wants.
+async fn discard(body: &mut RecvStream, mut max: usize) {
     while let Some(Ok(content)) = body.data().await {
         // Fails only when the stream is closed.
         let _ = body.flow_control().release_capacity(content.len());
+        match max.checked_sub(content.len()) {
+            Some(less) => max = less,
+            None => return,
+        }
     }
 }
 

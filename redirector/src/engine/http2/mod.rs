@@ -46,7 +46,7 @@ use super::{
 use crate::api::Uncovered;
 use bytes::BytesMut;
 use std::{future::Future, io, pin::Pin, rc::Rc};
-use take_up::{TakenUp, take_up};
+use take_up::{Raw, TakenUp, take_up};
 
 pub(super) use greeting::{Greeting, read_greeting};
 
@@ -71,7 +71,8 @@ pub(super) struct Candidate {
 pub(super) async fn serve(candidate: Candidate, context: &PortContext) -> io::Result<()> {
     match take_up(candidate, context).await? {
         TakenUp::Http2(session) => session.run().await,
-        TakenUp::Raw { client, app, from_client, from_app } => {
+        TakenUp::Raw(raw) => {
+            let Raw { client, app, from_client, from_app } = *raw;
             context.stats.uncovered.bump(Uncovered::Http2);
             let direction = |buf| Direction { buf, ended: false };
             splice(&client, &app.socket, direction(from_client), direction(from_app)).await;

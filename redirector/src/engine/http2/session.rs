@@ -1,7 +1,7 @@
 //! A client's connection: takes its streams, and ends it as the app or the agent wants it ended.
 
 use super::{
-    app::App,
+    app::{App, LINGER},
     stream::{self, Served},
 };
 use crate::engine::{
@@ -13,7 +13,7 @@ use crate::engine::{
 use bytes::Bytes;
 use h2::server::Connection;
 use std::{cell::Cell, future::poll_fn, rc::Rc, task::Poll};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 
 pub(super) struct Session {
     pub client: Connection<Replay<Socket>, Bytes>,
@@ -72,6 +72,8 @@ impl Session {
             }
         }
         drop(client);
+        // Each of them learns of the end by itself, and says at the other side how it ended.
+        let _ = timeout(LINGER, async { while streams.join_next().await.is_some() {} }).await;
         streams.shutdown().await;
         shared.app.close().await;
     }

@@ -27,14 +27,22 @@ const APP_SILENCE: Duration = Duration::from_secs(3);
 
 pub(super) enum TakenUp {
     Http2(Box<Session>),
-    Raw { client: Socket, app: Box<Upstream>, from_client: BytesMut, from_app: BytesMut },
+    Raw(Box<Raw>),
+}
+
+/// A connection that is passed on as raw bytes, and what has been read of it.
+pub(super) struct Raw {
+    pub client: Socket,
+    pub app: Upstream,
+    pub from_client: BytesMut,
+    pub from_app: BytesMut,
 }
 
 /// Errors are those of the client's or the app's connection.
 pub(super) async fn take_up(candidate: Candidate, context: &PortContext) -> io::Result<TakenUp> {
     let Candidate { client, client_addr, original_dst, app, mut from_client, from_app, connect } = candidate;
     let Some(client_settings) = read_client(&client, &mut from_client).await? else {
-        return Ok(TakenUp::Raw { client, app: Box::new(app), from_client, from_app });
+        return Ok(TakenUp::Raw(Box::new(Raw { client, app, from_client, from_app })));
     };
     let (app, tapped) = App::begin(connect, client_settings, app, from_app).await?;
     let app_settings = match timeout(APP_SILENCE, tapped.settings()).await {
@@ -42,8 +50,9 @@ pub(super) async fn take_up(candidate: Candidate, context: &PortContext) -> io::
         // It has seen what an HTTP/2 client sends, and may have ended its side: another connection gets the client's
         // bytes, and the client its answer.
         Ok(None) => {
-            let app = Box::new(app.replace().await?);
-            return Ok(TakenUp::Raw { client, app, from_client, from_app: BytesMut::new() });
+            let app = app.replace().await?;
+            let from_app = BytesMut::new();
+            return Ok(TakenUp::Raw(Box::new(Raw { client, app, from_client, from_app })));
         }
         Err(_) => PeerSettings::default(),
     };
