@@ -2,7 +2,9 @@
 
 #[cfg(target_os = "linux")]
 pub mod agent;
+mod any_certificate;
 pub mod api;
+pub mod byte_counts;
 #[cfg(target_os = "linux")]
 pub mod check;
 pub mod cli;

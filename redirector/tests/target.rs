@@ -99,8 +99,9 @@ struct ContainerCgroup {
 }
 
 impl ContainerCgroup {
-    fn new(last_digits: &str) -> Self {
-        let id = format!("{:0<32}{:0>32}", format!("{:012x}", std::process::id()), last_digits);
+    /// Those of the same `test` share their first twelve digits, which those of no other test have.
+    fn new(test: u8, last_digits: &str) -> Self {
+        let id = format!("{:0<32}{:0>32}", format!("{test:04x}{:08x}", std::process::id()), last_digits);
         let path = cgroup2_root().unwrap().join(format!("docker-{id}.scope"));
         fs::create_dir(&path).unwrap();
         Self { id, path }
@@ -182,8 +183,8 @@ fn a_zombie_does_not_keep_a_target() {
 #[test]
 fn a_container_is_found_by_a_prefix_of_its_id_and_on_the_host_network_refused() {
     require_root();
-    let own = ContainerCgroup::new("aaaa");
-    let other = ContainerCgroup::new("bbbb");
+    let own = ContainerCgroup::new(1, "aaaa");
+    let other = ContainerCgroup::new(1, "bbbb");
     let pod = Idle::in_new_netns();
     let host_network = Idle::start(Command::new("sh").arg("-c"));
     own.adopt(&pod);
@@ -211,7 +212,7 @@ fn discovery_shows_names_containers_processes_and_their_ports() {
     let netns = resolved(&format!("netns:{}", named.0)).netns;
     let listener = netns.run_inside(|| std::net::TcpListener::bind("0.0.0.0:8080").unwrap()).unwrap();
     let process = Idle::in_new_netns();
-    let container = ContainerCgroup::new("cccc");
+    let container = ContainerCgroup::new(2, "cccc");
     let pod = Idle::in_new_netns();
     container.adopt(&pod);
 

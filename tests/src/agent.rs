@@ -53,6 +53,18 @@ impl AgentOptions {
     pub fn attach(mode: &str) -> Self {
         Self { arguments: vec!["--attach".to_owned(), mode.to_owned()], ..Self::default() }
     }
+
+    /// Developers may take all requests of a service.
+    #[must_use]
+    pub fn allow_all() -> Self {
+        Self { arguments: vec!["--allow-all".to_owned()], ..Self::default() }
+    }
+
+    /// With metrics on this port of the node.
+    #[must_use]
+    pub fn metrics(port: u16) -> Self {
+        Self { arguments: vec!["--metrics".to_owned(), format!("0.0.0.0:{port}")], ..Self::default() }
+    }
 }
 
 /// No command of a test takes this long, not even a curl that moves 100 MiB on a busy machine.
@@ -70,7 +82,8 @@ pub struct CommandOutput {
 impl CommandOutput {
     /// Runs the command to its end; panics when that takes too long.
     #[track_caller]
-    pub(crate) fn of(command: &mut Command) -> Self {
+    #[must_use]
+    pub fn of(command: &mut Command) -> Self {
         let mut limited = Command::new("timeout");
         limited.args(["--kill-after=1", &LIMIT.as_secs().to_string()]);
         limited.arg(command.get_program()).args(command.get_args());
@@ -186,6 +199,26 @@ impl Agent {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// Makes the kernel forget how much memory it has had at most; gives how much it has now. Bytes.
+    #[must_use]
+    pub fn reset_peak_memory(&self) -> u64 {
+        // proc(5): 5 resets the peak resident set size to the current one.
+        fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("reset the peak");
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory it has had since. Bytes.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the agent's status");
+        let line = status.lines().find(|line| line.starts_with(field)).expect("a field of the status");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") << 10
     }
 
     #[track_caller]

@@ -7,15 +7,26 @@ use std::{
     process::Command,
 };
 
+use serde_json::Value;
+
 use crate::{
+    agent::CommandOutput,
     lab::{Host, Lab},
     log::Log,
     netns::Netns,
     process::Process,
+    tls::{Certificate, Kind},
     wait::eventually,
 };
 
+mod grpc;
+mod http2;
+
+pub use grpc::grpc_client;
+pub use http2::{Http2Answers, http2_client};
+
 const ECHO: &str = include_str!("apps/echo.py");
+const TLS_ENDS: &str = include_str!("apps/tls_ends.py");
 
 /// Whose WebSocket library: nobody here wrote either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +111,45 @@ impl App {
         Self::echo_with(lab, host, name, ports, &[])
     }
 
+    /// The same in TLS.
+    #[must_use]
+    pub fn tls_echo(
+        lab: &Lab,
+        host: &Host,
+        name: &str,
+        ports: &[u16],
+        certificate: &Certificate,
+        options: &[&str],
+    ) -> Self {
+        let [file, key] = certificate.files();
+        Self::echo_with(lab, host, name, ports, &[&["--tls", &file, &key], options].concat())
+    }
+
+    /// The same as [`App::echo_with`], with `root` as its root directory, which must have a copy of what the options
+    /// name. Needs nothing there but the directory.
+    #[must_use]
+    pub fn echo_in_root(
+        lab: &Lab,
+        host: &Host,
+        root: &Path,
+        name: &str,
+        ports: &[u16],
+        options: &[&str],
+    ) -> Self {
+        fs::create_dir_all(root.join("usr")).expect("the mount point in the root");
+        for directory in ["bin", "lib", "lib64"] {
+            // Debian's layout: everything is in /usr.
+            let _ = std::os::unix::fs::symlink(format!("usr/{directory}"), root.join(directory));
+        }
+        fs::write(root.join("echo.py"), ECHO).expect("the app in its root");
+        // The mount is in a mount namespace of its own, and gone with it.
+        let script = "mount -o bind,ro /usr \"$1/usr\" && root=$1 && shift && exec chroot \"$root\" \"$@\"";
+        let mut command = host.netns.command("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]).arg(root);
+        command.args([PYTHON, "-u", "/echo.py", name]).args(ports.iter().map(u16::to_string)).args(options);
+        Self::ready(Process::spawn(name, &mut command, lab.logs()))
+    }
+
     /// The same, with options of `echo.py`.
     #[must_use]
     pub fn echo_with(lab: &Lab, host: &Host, name: &str, ports: &[u16], options: &[&str]) -> Self {
@@ -143,6 +193,14 @@ def app(environ, start_response):
         Self::listening(Process::spawn("app", &mut command, lab.logs()), host, port)
     }
 
+    /// Python's in TLS.
+    #[must_use]
+    pub fn tls_websocket(lab: &Lab, host: &Host, name: &str, port: u16, certificate: &Certificate) -> Self {
+        let mut command = WebSockets::Python.server(lab, &host.netns);
+        command.arg(name).args(certificate.files()).arg(port.to_string());
+        Self::ready(Process::spawn(name, &mut command, lab.logs()))
+    }
+
     /// An SMTP server: it greets before the client says anything.
     #[must_use]
     pub fn smtp(lab: &Lab, host: &Host, port: u16) -> Self {
@@ -182,6 +240,25 @@ def app(environ, start_response):
     }
 }
 
+/// `apps/tls_ends.py`, the server: tells in a line how each of its clients ended TLS.
+#[must_use]
+pub fn tls_ends_server(lab: &Lab, host: &Host, port: u16, certificate: &Certificate) -> App {
+    let mut command = python(lab, &host.netns, "tls_ends.py", TLS_ENDS);
+    command.args(["serve", &port.to_string()]).args(certificate.files());
+    App::ready(Process::spawn("tls ends", &mut command, lab.logs()))
+}
+
+/// `apps/tls_ends.py`, the client: says `text`, ends as it is told (`clean`, `ragged`, `not`), and gives in JSON what
+/// came back and how that ended.
+#[must_use]
+pub fn tls_ends_client(lab: &Lab, host: &Host, to: SocketAddr, text: &str, end: &str) -> Value {
+    let mut command = python(lab, &host.netns, "tls_ends.py", TLS_ENDS);
+    command.args(["ask", &to.ip().to_string(), &to.port().to_string(), text, end]);
+    let output = CommandOutput::of(&mut command);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    output.json()
+}
+
 /// An unmodified nginx with a configuration of its own.
 #[derive(Debug)]
 pub struct Nginx {
@@ -194,32 +271,64 @@ impl Nginx {
     /// Serves [`Nginx::root`] on `ports`, IPv4 and IPv6, and logs `client ADDRESS STATUS REQUEST` to stdout.
     #[must_use]
     pub fn start(lab: &Lab, host: &Host, ports: &[u16]) -> Self {
-        Self::start_with(lab, host, ports, "")
+        Self::start_with(lab, host, ports, "", &[""])
     }
 
     /// The same with TLS; see [`Nginx::certificate`].
     #[must_use]
     pub fn tls(lab: &Lab, host: &Host, ports: &[u16]) -> Self {
-        Self::start_with(lab, host, ports, "ssl")
+        let certificate = Certificate::new(lab, &["pod.test"], Kind::Ecdsa);
+        let mut nginx = Self::tls_with(lab, host, ports, &[(&certificate, "")]);
+        certificate.path().clone_into(&mut nginx.certificate);
+        nginx
+    }
+
+    /// The same with a server for each certificate, chosen by the name that the client asks for, the first one for all
+    /// others. Each with more lines of configuration.
+    #[must_use]
+    pub fn tls_with(lab: &Lab, host: &Host, ports: &[u16], servers: &[(&Certificate, &str)]) -> Self {
+        let servers: Vec<String> = servers
+            .iter()
+            .map(|(certificate, more)| {
+                let [file, key] = certificate.files();
+                let name = certificate.name();
+                format!("server_name {name}; ssl_certificate {file}; ssl_certificate_key {key}; {more}")
+            })
+            .collect();
+        let servers: Vec<&str> = servers.iter().map(String::as_str).collect();
+        Self::start_with(lab, host, ports, "ssl", &servers)
+    }
+
+    /// The same with HTTP/2 in TLS, if the client can.
+    #[must_use]
+    pub fn tls_http2(lab: &Lab, host: &Host, ports: &[u16], certificate: &Certificate) -> Self {
+        let [file, key] = certificate.files();
+        let lines =
+            format!("ssl_certificate {file}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;");
+        Self::start_with(lab, host, ports, "ssl http2", &[&lines])
     }
 
     /// The same with HTTP/2 by prior knowledge.
     #[must_use]
     pub fn http2(lab: &Lab, host: &Host, ports: &[u16]) -> Self {
-        Self::start_with(lab, host, ports, "http2")
+        Self::http2_with(lab, host, ports, "")
     }
 
-    fn start_with(lab: &Lab, host: &Host, ports: &[u16], listen: &str) -> Self {
+    /// The same, with more directives for its `server`.
+    #[must_use]
+    pub fn http2_with(lab: &Lab, host: &Host, ports: &[u16], directives: &str) -> Self {
+        Self::start_with(lab, host, ports, "http2", &[directives])
+    }
+
+    fn start_with(lab: &Lab, host: &Host, ports: &[u16], listen: &str, servers: &[&str]) -> Self {
         let directory =
             tempfile::Builder::new().prefix("nginx-").tempdir_in(lab.directory()).expect("a directory");
         let directory = directory.keep();
         let root = directory.join("root");
         fs::create_dir(&root).expect("the document root");
         fs::write(root.join("who"), format!("nginx in {}\n", host.netns.name())).expect("a file to serve");
-        let certificate = directory.join("cert.pem");
-        let tls = if listen == "ssl" { self_signed(&certificate) } else { String::new() };
         let config = directory.join("nginx.conf");
-        fs::write(&config, nginx_config(&directory, ports, listen, &tls)).expect("nginx.conf");
+        fs::write(&config, nginx_config(&directory, ports, listen, servers)).expect("nginx.conf");
 
         let mut command = host.netns.command("nginx");
         command.arg("-c").arg(&config).arg("-p").arg(&directory).args(["-e", "stderr"]);
@@ -227,7 +336,7 @@ impl Nginx {
         for port in ports {
             wait_for_port(host, *port);
         }
-        Self { process, root, certificate }
+        Self { process, root, certificate: PathBuf::new() }
     }
 
     /// What it serves; `who` says where it runs.
@@ -257,8 +366,8 @@ pub fn websocket_dialog(
     by: WebSockets,
     url: &str,
     headers: &[&str],
-) -> crate::CommandOutput {
-    crate::CommandOutput::of(by.client(lab, &host.netns).arg(url).args(headers))
+) -> CommandOutput {
+    CommandOutput::of(by.client(lab, &host.netns).arg(url).args(headers))
 }
 
 fn python(lab: &Lab, netns: &Netns, name: &str, text: &str) -> Command {
@@ -287,10 +396,14 @@ fn wait_for_port(host: &Host, port: u16) {
     });
 }
 
-fn nginx_config(directory: &Path, ports: &[u16], listen: &str, tls: &str) -> String {
+fn nginx_config(directory: &Path, ports: &[u16], listen: &str, servers: &[&str]) -> String {
     let directory = directory.display();
     let listens: String =
         ports.iter().map(|port| format!("listen {port} {listen}; listen [::]:{port} {listen};\n")).collect();
+    let servers: String = servers
+        .iter()
+        .map(|lines| format!("server {{ {listens} {lines} root {directory}/root; }}\n"))
+        .collect();
     format!(
         "daemon off; master_process off; pid {directory}/pid; error_log stderr;
          events {{ worker_connections 4096; }}
@@ -300,18 +413,7 @@ fn nginx_config(directory: &Path, ports: &[u16], listen: &str, tls: &str) -> Str
            client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
            fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
            keepalive_requests 100000;
-           server {{ {listens} {tls} root {directory}/root; }}
+           {servers}
          }}"
     )
-}
-
-/// Makes a certificate and its key; gives the lines of nginx that use them.
-fn self_signed(certificate: &Path) -> String {
-    let key = certificate.with_extension("key");
-    let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-    command.args(["-days", "1", "-subj", "/CN=pod.test", "-addext", "subjectAltName=DNS:pod.test"]);
-    let output = command.arg("-out").arg(certificate).arg("-keyout").arg(&key).output().expect("openssl");
-    assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
-    format!("ssl_certificate {}; ssl_certificate_key {};", certificate.display(), key.display())
 }

@@ -24,6 +24,7 @@ pub struct Intercept {
     agent: SocketAddr,
     token_file: Option<PathBuf>,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 /// An intercept that ended instead of becoming ready.
@@ -46,7 +47,21 @@ impl Intercept {
             agent: agent.address(),
             token_file: Some(agent.token_file()),
             arguments: arguments.map(str::to_owned).to_vec(),
+            environment: Vec::new(),
         }
+    }
+
+    /// Another local server.
+    #[must_use]
+    pub fn to(mut self, to: &str) -> Self {
+        to.clone_into(&mut self.arguments[5]);
+        self
+    }
+
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Another target than the pod.
@@ -108,6 +123,7 @@ impl Intercept {
             command.arg("--token-file").arg(path);
         }
         command.env_remove("REDIRECTOR_AGENT").env_remove("REDIRECTOR_TOKEN");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 }

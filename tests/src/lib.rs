@@ -23,10 +23,15 @@ mod netns;
 mod packages;
 mod process;
 mod server;
+mod tls;
+mod tools;
 mod wait;
 
 pub use agent::{Agent, AgentOptions, CommandOutput, redirector_binary};
-pub use apps::{App, Ends, KeepAliveClient, Nginx, WebSockets, websocket_dialog};
+pub use apps::{
+    App, Ends, Http2Answers, KeepAliveClient, Nginx, WebSockets, grpc_client, http2_client, tls_ends_client,
+    tls_ends_server, websocket_dialog,
+};
 pub use attached::{Direction, PassAll, cgroup_peername_programs, cgroup_root, tcx_programs};
 pub use curl::{Answer, Curl};
 pub use developer::{Developer, Intercept, Refusal};
@@ -37,4 +42,6 @@ pub use netns::Netns;
 pub use packages::{PACKAGES, Package};
 pub use process::Process;
 pub use server::{Peer, Server};
+pub use tls::{Certificate, Kind, s_client};
+pub use tools::h2spec;
 pub use wait::{DEADLINE, eventually, eventually_some};

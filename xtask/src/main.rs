@@ -14,6 +14,7 @@ mod reproducible;
 mod run;
 mod step;
 mod test;
+mod test_tools;
 mod toolchain;
 mod workspace;
 
@@ -51,6 +52,8 @@ enum Command {
     /// Build the release binary: target/release/redirector
     Build,
     /// Build, then run redirector as root with ARGS, such as `run -- agent`
+    ///
+    /// An agent gets --allow-all: here is where things are tried.
     Run {
         /// What to pass to redirector
         #[arg(last = true, value_name = "ARGS")]

@@ -6,6 +6,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::{build, process, workspace::Workspace};
 
+/// An agent started here is there to try things: it lets developers take all requests of a service.
+const ALLOW_ALL: &str = "--allow-all";
+
 /// Builds, then becomes `redirector ARGUMENTS`, as root. Returns only when that fails.
 pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     build::build(workspace)?;
@@ -19,5 +22,15 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     } else {
         bail!("needs root, and there is no sudo here: run {} as root", binary.display());
     };
-    Err(command.args(arguments).exec()).with_context(|| format!("cannot start {}", binary.display()))
+    command.args(arguments);
+    if is_agent(arguments) {
+        command.arg(ALLOW_ALL);
+    }
+    Err(command.exec()).with_context(|| format!("cannot start {}", binary.display()))
+}
+
+/// Is it an agent that is not told yet what it allows?
+fn is_agent(arguments: &[String]) -> bool {
+    arguments.first().is_some_and(|command| command == "agent")
+        && !arguments.iter().any(|argument| argument == ALLOW_ALL)
 }

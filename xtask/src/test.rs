@@ -8,6 +8,7 @@ use lab::{PACKAGES, Package};
 use crate::{
     apt, build, cargo, process, reproducible,
     step::{note, step},
+    test_tools,
     workspace::Workspace,
 };
 
@@ -22,6 +23,7 @@ pub fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         );
     }
     install_packages()?;
+    let tools = test_tools::install(workspace)?;
     build::build(workspace)?;
     if arguments.is_empty() {
         reproducible::check(workspace)?;
@@ -31,7 +33,8 @@ pub fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
             cargo::host(workspace)
                 .args(["test", "--locked", "--workspace", "--exclude", "redirector-ebpf"])
                 .args(arguments)
-                .env("REDIRECTOR_BIN", workspace.release_binary()),
+                .env("REDIRECTOR_BIN", workspace.release_binary())
+                .env("REDIRECTOR_TEST_TOOLS", &tools),
         )
     })?;
     let what = if arguments.is_empty() { "all".into() } else { format!("`{}`", arguments.join(" ")) };

@@ -42,6 +42,11 @@ impl Workspace {
         self.ebpf_target().join("redirector.o")
     }
 
+    /// What the tests run against and no package has.
+    pub fn test_tools(&self) -> PathBuf {
+        self.target.join("test-tools")
+    }
+
     pub fn release_binary(&self) -> PathBuf {
         self.target.join("release/redirector")
     }

@@ -2,11 +2,14 @@
 
 use super::{
     caller::{Caller, Peer},
-    registry::{Registry, RegistryError},
+    explain,
+    registry::Registry,
+    registry_error::RegistryError,
+    tls_keys::TlsKeysError,
 };
 use crate::{
-    api::{CreateIntercept, CreateToken, Problem, TokenCreated},
-    target::{discover::discover, resolve::ResolveError},
+    api::{CreateIntercept, CreateToken, Explain, Problem, TokenCreated},
+    target::{discover::discover, resolve::ResolveError, root::TargetRootError},
     tunnel::{UPGRADE_PROTOCOL, agent_end::AgentEnd, liveness::LivenessConfig, store::TokenStore, tls},
 };
 use axum::{
@@ -75,13 +78,16 @@ impl From<RegistryError> for ApiError {
                 _ => StatusCode::NOT_FOUND,
             },
             RegistryError::Unknown(_) => StatusCode::NOT_FOUND,
-            RegistryError::Forbidden(_) => StatusCode::FORBIDDEN,
+            RegistryError::Forbidden(_) | RegistryError::AllForbidden(_) => StatusCode::FORBIDDEN,
             RegistryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             RegistryError::Full(_) | RegistryError::Oversized => StatusCode::UNPROCESSABLE_ENTITY,
             RegistryError::NameTaken { .. } | RegistryError::Clash { .. } => StatusCode::CONFLICT,
             RegistryError::Removed(_) => StatusCode::GONE,
-            RegistryError::BadName(_) => StatusCode::BAD_REQUEST,
+            RegistryError::BadName(_) | RegistryError::NoRequest(_) => StatusCode::BAD_REQUEST,
             RegistryError::CannotInspect(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            // The pod may be on its way.
+            RegistryError::TlsKeys(TlsKeysError::Target(TargetRootError::NoProcess)) => StatusCode::NOT_FOUND,
+            RegistryError::TlsKeys(_) => StatusCode::UNPROCESSABLE_ENTITY,
             RegistryError::Lookup(_) | RegistryError::Host(_) | RegistryError::Port(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -155,6 +161,7 @@ fn router(api: Api) -> Router {
         .route("/v1/intercepts", get(list).post(create))
         .route("/v1/intercepts/{name}", delete(remove))
         .route("/v1/intercepts/{name}/tunnel", post(tunnel))
+        .route("/v1/explain", post(explain_request))
         .route("/v1/status", get(status))
         .route("/v1/tokens", get(list_tokens).post(create_token))
         .route("/v1/tokens/{token}", delete(revoke_token))
@@ -177,6 +184,11 @@ async fn list(State(api): State<Api>, _: Caller) -> Response {
 
 async fn status(State(api): State<Api>, _: Caller) -> Response {
     Json(api.registry.status().await).into_response()
+}
+
+async fn explain_request(State(api): State<Api>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
+    let question: Explain = parse(&body)?;
+    Ok(Json(explain::explain(&api.registry, question, &caller).await?).into_response())
 }
 
 async fn create(State(api): State<Api>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {

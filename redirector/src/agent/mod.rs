@@ -1,12 +1,19 @@
 //! The node agent: owns the eBPF programs, the listeners and the intercepts of one node.
 
+mod admission;
 mod api_server;
 mod caller;
+mod clash;
+mod explain;
+mod ledger;
 mod leftovers;
+mod metrics;
 mod parking;
 mod registry;
+mod registry_error;
 mod steering;
 mod target_host;
+mod tls_keys;
 mod warden;
 mod worker;
 
@@ -25,6 +32,7 @@ use nix::{
 use registry::Registry;
 use std::{
     fs::{self, DirBuilder, File, Permissions},
+    future::pending,
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -44,11 +52,15 @@ use tokio::{
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
     pub listen: SocketAddr,
+    /// Where Prometheus finds metrics; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     pub state_dir: PathBuf,
     pub attach: AttachKind,
     pub log_packets: bool,
     /// How long an intercept waits for a developer who was cut off.
     pub grace: Duration,
+    /// May an intercept take everybody's requests?
+    pub allow_all: bool,
 }
 
 /// The agent's socket for root, in its state directory.
@@ -73,7 +85,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     let (drain_sender, drain) = watch::channel(false);
     let host_options =
         HostOptions { attach: options.attach, log_packets: options.log_packets, peer_names, drain };
-    let registry = Registry::new(host_options, options.grace, client_address_reason);
+    let registry = Registry::new(host_options, options.grace, options.allow_all, client_address_reason);
     let api = Api { registry: Arc::clone(&registry), tokens: tokens.clone() };
 
     let socket_path = options.state_dir.join(SOCKET);
@@ -81,15 +93,20 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     let tcp = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("cannot listen on {} (--listen)", options.listen))?;
+    let metrics = bind_metrics(options.metrics).await?;
     let tls = tls::server_config(&identity, &tokens)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
     println!("join token for developers: {}", tokens.default_token_path().display());
+    if let Some(listener) = &metrics {
+        println!("metrics: http://{}/metrics", listener.local_addr()?);
+    }
     println!("listening on {} for developers, on {} for root", tcp.local_addr()?, socket_path.display());
     tokio::select! {
         () = api_server::serve_tls(tcp, tls, api.clone()) => {}
         () = api_server::serve_unix(unix, api) => {}
+        () = serve_metrics(metrics, &registry) => {}
         () = registry.expire() => {}
         _ = terminate.recv() => tracing::info!("SIGTERM"),
         _ = interrupt.recv() => tracing::info!("SIGINT"),
@@ -157,6 +174,19 @@ fn bind_unix(path: &Path) -> Result<UnixListener> {
         UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+async fn bind_metrics(address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    Ok(Some(listener.with_context(|| format!("cannot serve metrics on {address} (--metrics)"))?))
+}
+
+async fn serve_metrics(listener: Option<TcpListener>, registry: &Arc<Registry>) {
+    match listener {
+        Some(listener) => metrics::serve(listener, Arc::clone(registry)).await,
+        None => pending().await,
+    }
 }
 
 /// Waits for the targets' threads, though not forever; have all of them ended?

@@ -1,29 +1,33 @@
 //! The intercepts of the node: who has which, on what, and whether their tunnel is there.
 
 use super::{
+    admission::{admit, made_up_name},
     caller::Caller,
+    clash::Clash,
+    ledger::{Ledger, Totals},
+    registry_error::RegistryError,
     steering::{Choice, Steering},
-    target_host::{HostError, HostOptions, TargetHost},
+    target_host::{HostOptions, TargetHost},
+    tls_keys,
     warden::PortError,
 };
 use crate::{
     api::{CreateIntercept, Created, InterceptInfo, Status},
-    context::InterceptKey,
     engine::{Intercept, Routes},
-    target::{
-        netns::NetnsId,
-        resolve::{ResolveError, resolve},
-    },
+    target::{Target, netns::NetnsId, resolve::resolve},
     tunnel::{agent_end::Tunnel, token::TokenId},
 };
+use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex as StdMutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use thiserror::Error;
-use tokio::{sync::Mutex, time::sleep};
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
+};
 
 /// How many removed intercepts are remembered, so that their developers learn that they are not to come back.
 const REMEMBERED: usize = 1024;
@@ -31,51 +35,19 @@ const REMEMBERED: usize = 1024;
 /// More than any node has; every request is compared with all of its port.
 const MAX_INTERCEPTS: usize = 1024;
 
-/// Why a call on the registry failed.
-#[derive(Debug, Error)]
-pub enum RegistryError {
-    #[error(transparent)]
-    Target(#[from] ResolveError),
-    #[error("cannot look for the target: {0}")]
-    Lookup(#[from] tokio::task::JoinError),
-    #[error(transparent)]
-    Host(#[from] HostError),
-    #[error(transparent)]
-    Port(#[from] PortError),
-    #[error(
-        "your token is limited to other targets than {0}; ask whoever runs the agent for one that includes it"
-    )]
-    Forbidden(String),
-    #[error("the name \"{name}\" is taken by an intercept of {owner}; choose another with --name")]
-    NameTaken { name: String, owner: String },
-    #[error(
-        "this would clash with intercept \"{name}\" of {owner}, which takes {theirs}: of two intercepts on one \
-         port, neither may take all requests of the other; match another value"
-    )]
-    Clash { name: String, owner: String, theirs: String },
-    #[error("there is no intercept \"{0}\"; `redirector list` shows those there are")]
-    Unknown(String),
-    #[error("intercept \"{0}\" was removed")]
-    Removed(String),
-    #[error("--datapath inspect is impossible here: {0}; use --datapath auto or proxy, or match a header")]
-    CannotInspect(String),
-    #[error("the agent is stopping")]
-    Stopping,
-    #[error("the agent has {0} intercepts already, its limit")]
-    Full(usize),
-    #[error("owner, address and instance may have 256 printable characters each, a matcher 32 conditions")]
-    Oversized,
-    #[error("the name \"{0}\" can't be used: letters, digits, '-', '_' and '.' only, 64 at most")]
-    BadName(String),
-}
+/// How long the targets' threads have to add what was counted in the kernel.
+const BOOKING: Duration = Duration::from_secs(2);
 
 /// All intercepts and targets of this agent.
 pub struct Registry {
     options: HostOptions,
     /// How long an intercept waits for its developer to come back.
     grace: Duration,
+    /// May an intercept take everybody's requests?
+    allow_all: bool,
     started: Instant,
     client_address_reason: Option<String>,
+    ledger: Ledger,
     state: Mutex<State>,
     threads: StdMutex<Vec<JoinHandle<()>>>,
 }
@@ -116,15 +88,30 @@ struct Entry {
     /// The number of its tunnel: the end of an old one says nothing about the one that replaced it.
     tunnel_number: u64,
     away_since: Option<Instant>,
+    /// When its tunnel came, or went.
+    tunnel_since: Timestamp,
+}
+
+/// Whether the tunnel of an intercept is there.
+#[derive(Debug)]
+pub struct TunnelState {
+    /// The name by which the target was first intercepted.
+    pub target: Target,
+    pub port: u16,
+    pub name: String,
+    pub up: bool,
 }
 
 impl Entry {
+    fn is_on(&self, netns: NetnsId, port: u16) -> bool {
+        self.netns == netns && self.request.port == port
+    }
+
     /// One of the two would take all requests of the other.
-    fn clashes_with(&self, request: &CreateIntercept, netns: NetnsId) -> bool {
-        let ours = &self.request.matcher;
-        self.netns == netns
-            && self.request.port == request.port
-            && (ours.subsumes(&request.matcher) || request.matcher.subsumes(ours))
+    fn clash_with(&self, request: &CreateIntercept, netns: NetnsId) -> Option<Clash> {
+        self.is_on(netns, request.port)
+            .then(|| Clash::between(&self.request.matcher, &request.matcher))
+            .flatten()
     }
 
     fn info(&self) -> InterceptInfo {
@@ -140,6 +127,7 @@ impl Entry {
             token: self.token.clone(),
             to: self.request.to.clone(),
             connected: self.intercept.tunnel().is_some(),
+            tunnel_since: self.tunnel_since.to_string(),
             created: self.created.clone(),
             counts: self.intercept.stats.read(),
         }
@@ -147,12 +135,19 @@ impl Entry {
 }
 
 impl Registry {
-    pub fn new(options: HostOptions, grace: Duration, client_address_reason: Option<String>) -> Arc<Self> {
+    pub fn new(
+        options: HostOptions,
+        grace: Duration,
+        allow_all: bool,
+        client_address_reason: Option<String>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             options,
             grace,
+            allow_all,
             started: Instant::now(),
             client_address_reason,
+            ledger: Ledger::default(),
             state: Mutex::default(),
             threads: StdMutex::default(),
         })
@@ -161,23 +156,15 @@ impl Registry {
     /// Creates an intercept, or finds the one that the same process has created before.
     pub async fn create(
         self: &Arc<Self>,
-        request: CreateIntercept,
+        mut request: CreateIntercept,
         caller: &Caller,
     ) -> Result<Created, RegistryError> {
-        if !caller.may_use(&request.target.to_string()) {
-            return Err(RegistryError::Forbidden(request.target.to_string()));
-        }
-        if let Some(name) = &request.name
-            && !valid_name(name)
-        {
-            return Err(RegistryError::BadName(name.clone()));
-        }
-        if !within_limits(&request) {
-            return Err(RegistryError::Oversized);
-        }
+        admit(&request, caller, self.allow_all)?;
         let target = request.target.clone();
         let resolved = tokio::task::spawn_blocking(move || resolve(&target)).await??;
         let netns = resolved.netns.id();
+        let keys = tls_keys::load(std::mem::take(&mut request.tls), &resolved, request.port).await?;
+        let tls = keys.list();
 
         let mut state = self.state.lock().await;
         if state.closed {
@@ -215,7 +202,8 @@ impl Registry {
         let warnings = match &routes {
             PortRoutes::Open(_) => Vec::new(),
             PortRoutes::New(routes) => {
-                let opened = host.open_port(request.port, Arc::clone(routes)).await;
+                let stats = self.ledger.port(host.target(), request.port);
+                let opened = host.open_port(request.port, Arc::clone(routes), stats).await;
                 if opened.is_err() {
                     Self::drop_port_if_unused(&mut state, netns, request.port).await;
                 }
@@ -223,27 +211,35 @@ impl Registry {
             }
         };
         let name = request.name.clone().unwrap_or_else(|| made_up_name(&request));
-        let intercept = Arc::new(Intercept::new(name.clone(), request.matcher.clone(), request.when_away));
+        let stats = self.ledger.intercept(host.target(), request.port, &name);
+        let intercept = Intercept::new(name.clone(), request.matcher.clone(), request.when_away, stats);
+        let intercept = Arc::new(intercept.with_keys(keys));
         routes.routes().add(Arc::clone(&intercept));
         tracing::info!(name, target = %request.target, port = request.port, owner = request.owner, "intercept created");
+        let now = Timestamp::now();
         let entry = Entry {
             name,
             token: caller.name().to_owned(),
             token_id: caller.token_id().cloned(),
-            created: jiff::Timestamp::now().to_string(),
+            created: now.to_string(),
             netns,
             intercept,
             tunnel_number: 0,
             away_since: Some(Instant::now()),
+            tunnel_since: now,
             choice,
             request,
         };
-        let (created, name) = (Created { intercept: entry.info(), warnings }, entry.name.clone());
+        let (mut created, name) = (Created { intercept: entry.info(), warnings }, entry.name.clone());
         let port = entry.request.port;
         state.entries.push(entry);
         if let Err(error) = host.steer(port, Self::steering(&state, netns, port)).await {
             Self::take_out(&mut state, &name).await;
             return Err(error.into());
+        }
+        drop(state);
+        if !tls.is_empty() {
+            created.warnings.extend(host.probe_tls(port, tls).await);
         }
         Ok(created)
     }
@@ -279,6 +275,7 @@ impl Registry {
         entry.intercept.connect(Some(tunnel));
         entry.tunnel_number = number;
         entry.away_since = None;
+        entry.tunnel_since = Timestamp::now();
         Ok(number)
     }
 
@@ -288,6 +285,7 @@ impl Registry {
         if let Some(entry) = state.entries.iter_mut().find(|e| e.tunnel_number == number) {
             entry.intercept.connect(None);
             entry.away_since = Some(Instant::now());
+            entry.tunnel_since = Timestamp::now();
         }
     }
 
@@ -314,6 +312,20 @@ impl Registry {
         }
     }
 
+    /// Looks at the intercepts of a port, the oldest first, and at the routes that decide among them; `None` when
+    /// nobody intercepts it.
+    pub async fn on_port<T>(
+        &self,
+        netns: NetnsId,
+        port: u16,
+        look: impl FnOnce(&Routes, &mut dyn Iterator<Item = InterceptInfo>) -> T,
+    ) -> Option<T> {
+        let state = self.state.lock().await;
+        let routes = state.hosts.get(&netns)?.ports.get(&port)?;
+        let mut intercepts = state.entries.iter().filter(|entry| entry.is_on(netns, port)).map(Entry::info);
+        Some(look(routes, &mut intercepts))
+    }
+
     pub async fn list(&self) -> Vec<InterceptInfo> {
         self.state.lock().await.entries.iter().map(Entry::info).collect()
     }
@@ -336,6 +348,24 @@ impl Registry {
             targets,
             intercepts,
         }
+    }
+
+    /// What was counted since the agent started.
+    pub async fn totals(&self) -> Totals {
+        // Each target's thread books what its eBPF program has counted. One that hangs must not keep Prometheus waiting.
+        let _ = timeout(BOOKING, self.status()).await;
+        self.ledger.read()
+    }
+
+    /// The intercepts by the target and port that their counts are under, and whether their tunnel is there.
+    pub async fn tunnels(&self) -> Vec<TunnelState> {
+        let state = self.state.lock().await;
+        let tunnel = |entry: &Entry| {
+            let target = state.hosts.get(&entry.netns)?.host.target().clone();
+            let (port, name) = (entry.request.port, entry.name.clone());
+            Some(TunnelState { target, port, name, up: entry.intercept.tunnel().is_some() })
+        };
+        state.entries.iter().filter_map(tunnel).collect()
     }
 
     /// Lets go of intercepts whose developer stays away. Never returns.
@@ -376,7 +406,8 @@ impl Registry {
     ) -> Result<(Arc<TargetHost>, PortRoutes), RegistryError> {
         let netns = resolved.netns.id();
         if !state.hosts.contains_key(&netns) {
-            let (host, threads) = TargetHost::start(resolved, &self.options).await?;
+            let stats = self.ledger.target(&resolved.target);
+            let (host, threads) = TargetHost::start(resolved, &self.options, stats).await?;
             let mut known = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
             known.retain(|thread| !thread.is_finished());
             known.extend(threads);
@@ -422,9 +453,8 @@ impl Registry {
             if request.name.as_ref() == Some(&name) {
                 return Err(RegistryError::NameTaken { name, owner });
             }
-            let theirs = &entry.request.matcher;
-            if entry.clashes_with(request, netns) {
-                return Err(RegistryError::Clash { name, owner, theirs: theirs.to_string() });
+            if let Some(clash) = entry.clash_with(request, netns) {
+                return Err(RegistryError::Clash { name, owner, clash });
             }
         }
         Ok(())
@@ -449,7 +479,7 @@ impl Registry {
                 let same_person =
                     caller.token_id() == entry.token_id.as_ref() && entry.request.owner == request.owner;
                 let in_the_way =
-                    request.name.as_ref() == Some(&entry.name) || entry.clashes_with(request, netns);
+                    request.name.as_ref() == Some(&entry.name) || entry.clash_with(request, netns).is_some();
                 same_person && in_the_way && entry.intercept.tunnel().is_none()
             })
             .map(|entry| entry.name.clone())
@@ -476,7 +506,7 @@ impl Registry {
     }
 
     async fn drop_port_if_unused(state: &mut State, netns: NetnsId, port: u16) {
-        if state.entries.iter().any(|entry| entry.netns == netns && entry.request.port == port) {
+        if state.entries.iter().any(|entry| entry.is_on(netns, port)) {
             let steering = Self::steering(state, netns, port);
             if let Some(host) = state.hosts.get(&netns)
                 && let Err(error) = host.host.steer(port, steering).await
@@ -511,23 +541,4 @@ impl PortRoutes {
             Self::Open(routes) | Self::New(routes) => routes,
         }
     }
-}
-
-fn valid_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-}
-
-/// They are shown to others, kept, and compared with every request.
-fn within_limits(request: &CreateIntercept) -> bool {
-    let printable = |text: &str| text.len() <= 256 && !text.chars().any(char::is_control);
-    [&request.owner, &request.instance, &request.to].into_iter().all(|text| printable(text))
-        && request.matcher.conditions.len() <= 32
-}
-
-/// Short enough to type, and not taken.
-fn made_up_name(request: &CreateIntercept) -> String {
-    let key = InterceptKey::random().map(|key| key.to_string()).unwrap_or_default();
-    let suffix: String = key.chars().take(6).collect();
-    format!("port-{}-{suffix}", request.port)
 }

@@ -1,15 +1,16 @@
 //! One intercepted target: its threads, and the way to talk to them.
 
 use super::{
+    ledger::TargetStats,
     steering::Steering,
     warden::{PortError, Warden, WardenCommand},
     worker::{self, Pulse},
 };
 use crate::{
     api::TargetStatus,
-    datapath::{AttachKind, DoorError, PeerNames},
-    engine::{PortContext, PortStats, Routes, UpstreamConnector},
-    target::{netns::Netns, presence::Presence, resolve::ResolvedTarget},
+    datapath::{AttachKind, Door, DoorError, PeerNames},
+    engine::{PortContext, PortStats, Routes, UpstreamConnector, tls::TlsKey},
+    target::{Target, netns::Netns, presence::Presence, resolve::ResolvedTarget},
 };
 use std::{
     io,
@@ -55,7 +56,8 @@ pub struct HostOptions {
 
 /// A target with its threads. Dropping it detaches everything; the threads end with their last connection.
 pub struct TargetHost {
-    upstream: Arc<UpstreamConnector>,
+    target: Target,
+    upstream: UpstreamConnector,
     drain: watch::Receiver<bool>,
     warden: mpsc::UnboundedSender<WardenCommand>,
     gone: watch::Receiver<Option<String>>,
@@ -68,6 +70,7 @@ impl TargetHost {
     pub async fn start(
         resolved: &ResolvedTarget,
         options: &HostOptions,
+        stats: Arc<TargetStats>,
     ) -> Result<(Self, Vec<JoinHandle<()>>), HostError> {
         let count = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
         let (warden, warden_commands) = mpsc::unbounded_channel();
@@ -89,9 +92,10 @@ impl TargetHost {
             let (peer_names, drain) = (options.peer_names.clone(), options.drain.clone());
             move || {
                 let opened = UpstreamConnector::new(peer_names);
-                match Warden::open(target, presence, workers, gone_sender, drain, attach, log_packets) {
-                    Ok(warden) => {
-                        let _ = ready_sender.send(Ok((Arc::new(opened), warden.inspection())));
+                match Door::open(attach, log_packets) {
+                    Ok(door) => {
+                        let warden = Warden::new(target, presence, workers, gone_sender, drain, door, stats);
+                        let _ = ready_sender.send(Ok((opened, warden.inspection())));
                         spawn_local(warden.run(warden_commands));
                     }
                     Err(error) => drop(ready_sender.send(Err(error))),
@@ -113,7 +117,8 @@ impl TargetHost {
             handles.push(handle);
         }
         let (upstream, inspection) = ready.await.map_err(|_| HostError::Died)??;
-        let host = Self { upstream, drain: options.drain.clone(), warden, gone, inspection };
+        let target = resolved.target.clone();
+        let host = Self { target, upstream, drain: options.drain.clone(), warden, gone, inspection };
         Ok((host, handles))
     }
 
@@ -122,13 +127,23 @@ impl TargetHost {
         self.inspection.as_ref().copied().map_err(String::as_str)
     }
 
+    /// The name by which it was first intercepted.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// Gets ready for `port`, of which nothing is taken before [`Self::steer`]; answers with what may keep that from
     /// working.
-    pub async fn open_port(&self, port: u16, routes: Arc<Routes>) -> Result<Vec<String>, PortError> {
+    pub async fn open_port(
+        &self,
+        port: u16,
+        routes: Arc<Routes>,
+        stats: Arc<PortStats>,
+    ) -> Result<Vec<String>, PortError> {
         let context = PortContext {
             routes,
-            stats: Arc::new(PortStats::default()),
-            upstream: Arc::clone(&self.upstream),
+            upstream: Arc::new(self.upstream.counted_in(&stats.live_bytes)),
+            stats,
             drain: self.drain.clone(),
         };
         self.ask(|reply| WardenCommand::OpenPort { port, context, reply }).await.ok_or(PortError::Gone)?
@@ -137,6 +152,11 @@ impl TargetHost {
     /// From now on, this is what happens to connections to `port`.
     pub async fn steer(&self, port: u16, steering: Steering) -> Result<(), PortError> {
         self.ask(|reply| WardenCommand::Steer { port, steering, reply }).await.ok_or(PortError::Gone)?
+    }
+
+    /// Tries the app with the keys that somebody has brought, and warns of what will keep them from being of use.
+    pub async fn probe_tls(&self, port: u16, keys: Vec<Arc<TlsKey>>) -> Vec<String> {
+        self.ask(|reply| WardenCommand::ProbeTls { port, keys, reply }).await.unwrap_or_default()
     }
 
     /// Connections to `port` are the app's from now on; parked ones end when they are idle.

@@ -2,29 +2,35 @@
 //! namespace, and nothing it made is left when it ends.
 
 use super::{
+    ledger::TargetStats,
     parking::Parking,
     steering::Steering,
     worker::{Pulse, WorkerCommand},
 };
 use crate::{
     api::TargetStatus,
-    datapath::{AttachKind, Door, DoorError, PortListeners},
-    engine::PortContext,
+    datapath::{Door, DoorError, PortListeners},
+    engine::{
+        PortContext,
+        tls::{TlsKey, probe},
+    },
     park::Mover,
     redirect_rules::{Certainty, RedirectFinding, redirect_of},
     target::{Target, listening::ListeningSockets, presence::Presence},
 };
+use redirector_common::Counter;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::Arc,
     time::{Duration, Instant},
 };
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::spawn_local,
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -74,6 +80,12 @@ pub enum WardenCommand {
         port: u16,
         reply: oneshot::Sender<()>,
     },
+    /// Answers with what may keep TLS on the port from being looked into.
+    ProbeTls {
+        port: u16,
+        keys: Vec<Arc<TlsKey>>,
+        reply: oneshot::Sender<Vec<String>>,
+    },
     Status {
         reply: oneshot::Sender<TargetStatus>,
     },
@@ -95,25 +107,28 @@ pub struct Warden {
     /// Why not, where connections can't be parked.
     parking: Result<Parking, String>,
     ports: BTreeMap<u16, PortContext>,
+    stats: Arc<TargetStats>,
+    /// What of the door's own counters is in `stats` already.
+    booked: BTreeMap<&'static str, u64>,
 }
 
 impl Warden {
-    /// Attaches to the namespace that the thread is in.
-    pub fn open(
+    /// For the namespace that the thread is in, where `door` is attached.
+    pub fn new(
         target: Target,
         presence: Presence,
         workers: Vec<(mpsc::UnboundedSender<WorkerCommand>, Arc<Pulse>)>,
         gone: watch::Sender<Option<String>>,
         drain: watch::Receiver<bool>,
-        attach: AttachKind,
-        log_packets: bool,
-    ) -> Result<Self, DoorError> {
-        let mut door = Door::open(attach, log_packets)?;
+        mut door: Door,
+        stats: Arc<TargetStats>,
+    ) -> Self {
         let parking = open_parking(&mut door, &workers);
         if let Err(reason) = &parking {
             tracing::info!(%target, reason, "connections that exist already can't be intercepted");
         }
-        Ok(Self { target, presence, workers, gone, drain, door, parking, ports: BTreeMap::new() })
+        let (ports, booked) = (BTreeMap::new(), BTreeMap::new());
+        Self { target, presence, workers, gone, drain, door, parking, ports, stats, booked }
     }
 
     /// Why connections that the app has can't be inspected, if they can't.
@@ -164,6 +179,7 @@ impl Warden {
         if !gone {
             self.wait_for_parked(&mut ended).await;
         }
+        self.book_packets();
         drop(self);
         if let Some(reply) = ended {
             // Whoever asked may have given up meanwhile.
@@ -190,6 +206,17 @@ impl Warden {
                 self.ports.remove(&port);
                 self.tell_workers(|| WorkerCommand::Close { port });
                 let _ = reply.send(());
+            }
+            WardenCommand::ProbeTls { port, keys, reply } => {
+                // The heartbeat does not wait for the app.
+                spawn_local(async move {
+                    let warnings = match address_inside(port) {
+                        Some(address) => probe(address, &keys).await,
+                        // Another warning says that nothing listens.
+                        None => Vec::new(),
+                    };
+                    let _ = reply.send(warnings);
+                });
             }
             WardenCommand::Status { reply } => {
                 let _ = reply.send(self.status());
@@ -284,7 +311,20 @@ impl Warden {
         Ok(())
     }
 
-    fn status(&self) -> TargetStatus {
+    /// Moves what the door has counted to where it outlives the door.
+    fn book_packets(&mut self) {
+        let counters = self.door.counters();
+        for (outcome, name) in Counter::ALL {
+            let (now, booked) = (counters.get(name).copied(), self.booked.entry(name).or_default());
+            // A map that can't be read now can be the next time.
+            let now = now.unwrap_or_default().max(*booked);
+            self.stats.add_packets(outcome, now - *booked);
+            *booked = now;
+        }
+    }
+
+    fn status(&mut self) -> TargetStatus {
+        self.book_packets();
         TargetStatus {
             target: self.target.clone(),
             attached: self
@@ -292,7 +332,7 @@ impl Warden {
                 .attachments()
                 .map(|(interface, kind)| (interface.to_owned(), format!("{kind:?}").to_lowercase()))
                 .collect(),
-            packets: self.door.counters().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+            packets: self.stats.packets().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
             ports: self.ports.iter().map(|(port, context)| (*port, context.stats.read())).collect(),
         }
     }
@@ -317,7 +357,7 @@ fn open_parking(
 /// `SO_REUSEADDR`, because accepted sockets inherit it, and the app must be able to bind its port again while
 /// they exist; `TCP_NODELAY`, because they inherit that as well. No `SO_REUSEPORT`: `bpf_sk_assign` takes such
 /// listeners from kernel 6.6 only.
-fn listen(address: std::net::IpAddr) -> io::Result<TcpListener> {
+fn listen(address: IpAddr) -> io::Result<TcpListener> {
     let socket =
         Socket::new(Domain::for_address(SocketAddr::new(address, 0)), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -329,6 +369,18 @@ fn listen(address: std::net::IpAddr) -> io::Result<TcpListener> {
     socket.bind(&SocketAddr::new(address, 0).into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Where the app that listens on `port` is reached from inside.
+fn address_inside(port: u16) -> Option<SocketAddr> {
+    let sockets = ListeningSockets::of_current_netns().ok()?;
+    let mut addresses = sockets.addresses().iter().filter(|address| address.port() == port);
+    let address = addresses.find(|address| !address.ip().to_canonical().is_loopback())?;
+    Some(match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port),
+        ip => SocketAddr::new(ip, port),
+    })
 }
 
 /// What a user should know who intercepts `port` of the namespace that the thread is in.

@@ -19,6 +19,10 @@ pub struct AgentCommand {
     #[arg(long, default_value = "0.0.0.0:7465", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
 
+    /// Serve metrics for Prometheus at http://ADDRESS:PORT/metrics, to whoever can connect [default: no such port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
+
     /// Identity, join tokens and the socket for root
     #[arg(long, default_value = "/var/lib/redirector", value_name = "DIR")]
     state_dir: PathBuf,
@@ -30,6 +34,10 @@ pub struct AgentCommand {
     /// How long an intercept waits for a developer who was cut off, in seconds
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     grace: u64,
+
+    /// Let developers intercept all requests of a service (`intercept --all`), everybody's
+    #[arg(long)]
+    allow_all: bool,
 
     /// Log what the eBPF program does with each packet that could open a connection to an intercepted port
     #[arg(long)]
@@ -49,10 +57,12 @@ impl AgentCommand {
             .init();
         let options = AgentOptions {
             listen: self.listen,
+            metrics: self.metrics,
             state_dir: self.state_dir,
             attach: self.attach,
             log_packets: self.log_packets,
             grace: Duration::from_secs(self.grace),
+            allow_all: self.allow_all,
         };
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(agent::run(options))?;
         Ok(ExitCode::SUCCESS)

@@ -2,23 +2,26 @@
 
 use super::{
     connection::ConnectionArgs,
-    output::{block_on, path_segment},
+    intercept_output::{Event, InterceptOutput, Route},
+    matcher_args::MatcherArgs,
+    output::{OutputArgs, block_on, path_segment},
+    tls::TlsArgs,
 };
 use crate::{
     api::{CreateIntercept, Created, Datapath, InterceptInfo, WhenAway},
     client::{AgentAddress, CallError},
-    context::{Condition, HeaderCondition, InterceptKey, Matcher},
+    context::InterceptKey,
     target::Target,
     tunnel::{
         backoff::{self, Backoff},
-        developer_end::{DeveloperEnd, Outcome, RoutedRequest},
+        developer_end::DeveloperEnd,
+        local_server::LocalServer,
     },
 };
 use anyhow::Result;
 use clap::Args;
 use http::{Method, StatusCode};
 use std::{
-    io::Write as _,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -35,9 +38,15 @@ const GOOD_TUNNEL: Duration = Duration::from_secs(10);
 
 /// Take requests with your context to your machine, until Ctrl-C
 ///
-/// Without --header or --all the intercept gets a random key, and takes requests that carry it in the header
+/// With nothing said of which requests, the intercept gets a random key, and takes those that carry it in the header
 /// x-redirector-intercept, in baggage or in tracestate. Ready when it prints a line with "ready"; then one line for
-/// each request that came.
+/// each request that came: time, method, path, status, duration, bytes and protocol.
+///
+/// With --output json each line is an object with `event` and `time`, for programs:
+/// ready, ready_again (intercept, target, port, to, matches, curl);
+/// request (method, path, protocol, status, duration_seconds, request_bytes, response_bytes, client, outcome, reason);
+/// tunnel_lost (reason); warning (message); removed (reason, unless it was Ctrl-C).
+/// Errors are text on stderr.
 #[derive(Args, Debug)]
 pub struct InterceptCommand {
     /// What to intercept: netns:NAME-or-path, pid:N or container:ID; `redirector targets` shows what there is
@@ -47,17 +56,10 @@ pub struct InterceptCommand {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
 
-    /// Your local server
-    #[arg(long, value_name = "HOST:PORT", value_parser = local_server)]
-    to: String,
-
-    /// Take requests with this header, its value exactly this; all that are given must be there
-    #[arg(long = "header", value_name = "NAME=VALUE")]
-    headers: Vec<HeaderCondition>,
-
-    /// Take all requests, everybody's
-    #[arg(long, conflicts_with = "headers")]
-    all: bool,
+    /// Your local server; https://HOST:PORT if it speaks TLS. Its certificate is verified by this system's roots, but
+    /// not on localhost and loopback addresses, where certificates for development are issued by nobody
+    #[arg(long, value_name = "HOST:PORT")]
+    to: LocalServer,
 
     /// A name for the intercept [default: made up]
     #[arg(long, overrides_with = "name")]
@@ -74,6 +76,15 @@ pub struct InterceptCommand {
     datapath: Datapath,
 
     #[command(flatten)]
+    matcher: MatcherArgs,
+
+    #[command(flatten)]
+    tls: TlsArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+
+    #[command(flatten)]
     connection: ConnectionArgs,
 }
 
@@ -84,29 +95,16 @@ impl InterceptCommand {
             name: self.name,
             target: self.target,
             port: self.port,
-            matcher: matcher(self.headers, self.all)?,
+            matcher: self.matcher.matcher()?,
             when_away: self.when_away,
             datapath: self.datapath,
             owner: owner(),
             instance: InterceptKey::random()?.to_string(),
-            to: self.to,
+            to: self.to.to_string(),
+            tls: self.tls.pairs()?,
         };
-        block_on(Session { agent, request }.run())
-    }
-}
-
-fn matcher(headers: Vec<HeaderCondition>, all: bool) -> Result<Matcher> {
-    let mut conditions: Vec<Condition> = headers.into_iter().map(Condition::Header).collect();
-    if conditions.is_empty() && !all {
-        conditions.push(Condition::Key(InterceptKey::random()?));
-    }
-    Ok(Matcher { conditions })
-}
-
-fn local_server(text: &str) -> Result<String, String> {
-    match text.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
-        _ => Err("give it as HOST:PORT, such as 127.0.0.1:3000".to_owned()),
+        let output = InterceptOutput::new(self.output.output);
+        block_on(Session { agent, to: self.to, request, output }.run())
     }
 }
 
@@ -129,7 +127,9 @@ fn owner() -> String {
 /// One run of the command.
 struct Session {
     agent: AgentAddress,
+    to: LocalServer,
     request: CreateIntercept,
+    output: InterceptOutput,
 }
 
 impl Session {
@@ -138,9 +138,20 @@ impl Session {
         pin!(stopped);
         let created: Created = self.agent.post("/v1/intercepts", &self.request).await?;
         self.request.name = Some(created.intercept.name.clone());
-        introduce(&created, self.request.datapath);
+        for message in &created.warnings {
+            self.output.print(&Event::Warning { message });
+        }
+        let InterceptInfo { datapath, datapath_reason, .. } = &created.intercept;
+        if *datapath != self.request.datapath {
+            let message = format!("the datapath is {datapath}: {datapath_reason}");
+            self.output.print(&Event::Warning { message: &message });
+        }
+        self.output.print(&Event::Created { route: self.route() });
         tokio::select! {
             error = self.stay() => {
+                if let Some(CallError::Refused { status: StatusCode::GONE, error }) = error.downcast_ref() {
+                    self.output.print(&Event::Removed { reason: Some(error) });
+                }
                 eprintln!("redirector: {error:#}");
                 Ok(ExitCode::FAILURE)
             }
@@ -169,7 +180,7 @@ impl Session {
             if started.elapsed() > GOOD_TUNNEL {
                 backoff.reset();
             }
-            say(&format!("tunnel lost: {reason}; the live service answers until it is back"));
+            self.output.print(&Event::TunnelLost { reason: &reason, when_away: self.request.when_away });
             loop {
                 sleep(backoff.next_delay(backoff::random())).await;
                 match self.agent.post::<Created>("/v1/intercepts", &self.request).await {
@@ -184,20 +195,16 @@ impl Session {
     /// One tunnel, from its start to its end.
     async fn tunnel(&self, again: bool) -> Result<String, CallError> {
         let io = self.agent.upgrade(&format!("{}/tunnel", self.path())).await?;
-        let serve = DeveloperEnd::new(self.request.to.clone()).serve(io, |request| say(&line(&request)));
+        let output = self.output;
+        let serve = DeveloperEnd::new(self.to.clone())
+            .serve(io, move |request| output.print(&Event::Request { request: &request }));
         pin!(serve);
         tokio::select! {
             reason = &mut serve => return Ok(reason.to_string()),
             () = self.connected() => {}
         }
-        println!(
-            "{}: {} on port {} of {} reach {}",
-            if again { "ready again" } else { "ready" },
-            requests_in_words(&self.request.matcher),
-            self.request.port,
-            self.request.target,
-            self.request.to
-        );
+        let route = self.route();
+        self.output.print(&if again { Event::ReadyAgain { route } } else { Event::Ready { route } });
         Ok(serve.await.to_string())
     }
 
@@ -220,12 +227,18 @@ impl Session {
 
     async fn farewell(&self) {
         match timeout(FAREWELL, self.agent.delete(&self.path())).await {
-            Ok(Ok(())) => println!("intercept removed"),
+            Ok(Ok(())) => self.output.print(&Event::Removed { reason: None }),
             // Gone already is what we want; else the agent lets it go after a while.
             Ok(Err(CallError::Refused { status: StatusCode::NOT_FOUND, .. })) => {}
             Ok(Err(error)) => eprintln!("redirector: the intercept stays for a while: {error}"),
             Err(_) => eprintln!("redirector: the intercept stays for a while: the agent does not answer"),
         }
+    }
+
+    fn route(&self) -> Route<'_> {
+        let CreateIntercept { name, target, port, matcher, to, tls, .. } = &self.request;
+        let scheme = if tls.is_empty() { "http" } else { "https" };
+        Route { intercept: name.as_deref().unwrap_or_default(), target, port: *port, to, matcher, scheme }
     }
 
     fn path(&self) -> String {
@@ -236,63 +249,6 @@ impl Session {
 /// May the intercept be created again later? A target may come back too: pods restart.
 fn may_come_back(error: &CallError) -> bool {
     error.is_passing() || matches!(error, CallError::Refused { status: StatusCode::NOT_FOUND, .. })
-}
-
-fn introduce(created: &Created, asked: Datapath) {
-    let intercept = &created.intercept;
-    for warning in &created.warnings {
-        eprintln!("warning: {warning}");
-    }
-    println!("intercept \"{}\"", intercept.name);
-    if created.intercept.datapath != asked {
-        eprintln!("note: datapath {:?}: {}", intercept.datapath, intercept.datapath_reason);
-    }
-    if let Some(header) = curl_header(&intercept.matcher) {
-        println!("  try: curl {header} http://ADDRESS:{}/", intercept.port);
-    }
-}
-
-/// The options that make curl's requests match.
-fn curl_header(matcher: &Matcher) -> Option<String> {
-    let headers: Vec<String> = matcher
-        .conditions
-        .iter()
-        .filter_map(|condition| match condition {
-            Condition::Header(header) => Some((header.name().to_owned(), header.value().to_owned())),
-            Condition::Key(key) => Some((InterceptKey::HEADER.to_owned(), key.to_string())),
-            Condition::Baggage(_) | Condition::Tracestate(_) => None,
-        })
-        .map(|(name, value)| format!("-H '{name}: {}'", value.replace('\'', r"'\''")))
-        .collect();
-    (!headers.is_empty()).then(|| headers.join(" "))
-}
-
-fn requests_in_words(matcher: &Matcher) -> String {
-    if matcher.is_catch_all() { "all requests".to_owned() } else { format!("requests with {matcher}") }
-}
-
-/// One routed request: time, method, path, status, duration, bytes in and out.
-fn line(request: &RoutedRequest) -> String {
-    let status = match (&request.status, &request.outcome) {
-        (_, Outcome::Refused(reason)) => format!("not delivered: {reason}"),
-        (Some(status), Outcome::Ok) => status.to_string(),
-        (Some(status), Outcome::Reset) => format!("{status} (cut off)"),
-        (None, Outcome::Ok) => "-".to_owned(),
-        (None, Outcome::Reset) => "cut off".to_owned(),
-    };
-    format!(
-        "{} {} {status} {:.1} ms {} B in {} B out",
-        request.method,
-        request.path,
-        request.duration.as_secs_f64() * 1000.0,
-        request.request_bytes,
-        request.response_bytes
-    )
-}
-
-/// Prints a line with the time. Nobody reading is no reason to end.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{} {text}", jiff::Zoned::now().strftime("%H:%M:%S"));
 }
 
 /// Resolves on Ctrl-C or SIGTERM, also one that came before it is awaited.
@@ -318,24 +274,5 @@ fn stop_signal() -> impl Future<Output = ()> {
 async fn stop_signal() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_curl_line_survives_a_shell() {
-        let header = "x-dev=it's".parse().unwrap();
-        let matcher = Matcher { conditions: vec![Condition::Header(header)] };
-        assert_eq!(curl_header(&matcher).unwrap(), r"-H 'x-dev: it'\''s'");
-    }
-
-    #[test]
-    fn without_conditions_a_random_key_is_asked_for() {
-        let conditions = |all| matcher(Vec::new(), all).unwrap().conditions;
-        assert!(matches!(conditions(false)[..], [Condition::Key(_)]));
-        assert!(conditions(true).is_empty());
     }
 }

@@ -29,10 +29,13 @@ impl ListCommand {
     }
 }
 
+/// Where there are no intercepts.
+pub const NOTHING: &str = "Nothing is intercepted: all traffic goes to the live services.";
+
 /// A table of intercepts, or a sentence where there are none.
-pub fn text(intercepts: &[InterceptInfo]) -> String {
+fn text(intercepts: &[InterceptInfo]) -> String {
     if intercepts.is_empty() {
-        return "Nothing is intercepted: all traffic goes to the live services.".to_owned();
+        return NOTHING.to_owned();
     }
     let rows = intercepts.iter().map(|intercept| {
         [

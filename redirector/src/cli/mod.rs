@@ -5,12 +5,17 @@ mod agent;
 #[cfg(target_os = "linux")]
 mod check;
 mod connection;
+mod curl_line;
+mod explain;
 mod intercept;
+mod intercept_output;
 mod list;
+mod matcher_args;
 mod output;
 mod remove;
 mod status;
 mod targets;
+mod tls;
 mod token;
 
 use anyhow::Result;
@@ -33,8 +38,9 @@ pub struct Cli {
 enum Command {
     #[cfg(target_os = "linux")]
     Agent(agent::AgentCommand),
-    Intercept(intercept::InterceptCommand),
+    Intercept(Box<intercept::InterceptCommand>),
     List(list::ListCommand),
+    Explain(explain::ExplainCommand),
     Status(status::StatusCommand),
     Remove(remove::RemoveCommand),
     Targets(targets::TargetsCommand),
@@ -51,6 +57,7 @@ impl Cli {
             Command::Agent(command) => command.run(),
             Command::Intercept(command) => command.run(),
             Command::List(command) => command.run(),
+            Command::Explain(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Remove(command) => command.run(),
             Command::Targets(command) => command.run(),

@@ -3,13 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-use percent_encoding::percent_decode;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::error::ConditionError;
 use super::list::{is_token, list_members, split_member, trim_ows};
 use super::pair::{check_pair, split_pair};
 use crate::http1::RequestView;
+
+/// What is no `baggage-octet`, and `%` itself.
+const ENCODED: AsciiSet = CONTROLS.add(b' ').add(b'"').add(b',').add(b';').add(b'\\').add(b'%');
 
 /// Some member of the baggage has this key and this value. Keys are case-sensitive; duplicates are legal and each
 /// counts; `value` is the decoded one.
@@ -45,6 +48,12 @@ impl BaggageCondition {
     #[must_use]
     pub fn value(&self) -> &str {
         &self.value
+    }
+
+    /// The member as it travels: the value percent-encoded where it must be.
+    #[must_use]
+    pub fn member(&self) -> String {
+        format!("{}={}", self.key, utf8_percent_encode(&self.value, &ENCODED))
     }
 
     #[must_use]

@@ -11,6 +11,8 @@ pub enum ConditionError {
     EmptyValue { name: String },
     #[error("the value of `{name}` has a line break, NUL or other control character: remove it")]
     ControlCharacter { name: String },
+    #[error("`{what}` is too long: {max} bytes at most")]
+    TooLong { what: String, max: usize },
     #[error(
         "`{0}` is no header name: use letters, digits and any of !#$%&'*+-.^_`|~, without spaces or a colon"
     )]
@@ -26,6 +28,18 @@ pub enum ConditionError {
          and no space at the start or end"
     )]
     TracestateValue { key: String },
+    #[error("`{pattern}` cannot be used as a regular expression: {reason}")]
+    Pattern { pattern: String, reason: String },
+    #[error("`{0}` is no path: start with `/`, and leave out host, query (`?…`) and fragment (`#…`)")]
+    Path(String),
+    #[error("`{0}` is no method: use letters, digits and any of !#$%&'*+-.^_`|~, as in GET")]
+    Method(String),
+    #[error("methods are case-sensitive: write {}", .0.to_ascii_uppercase())]
+    MethodCase(String),
+    #[error("give at least one method, and {max} at most")]
+    MethodCount { max: usize },
+    #[error("`{0}` is no preset: write TOOL=KEY, where TOOL is one of {tools}", tools = super::Preset::names())]
+    Preset(String),
     #[error("an intercept key has {min} to {max} of a-z and 0-9: leave it out to get a random one")]
     InterceptKey { min: usize, max: usize },
 }

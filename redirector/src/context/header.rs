@@ -30,9 +30,7 @@ impl HeaderCondition {
     /// `name` in any case; `value` without the whitespace around it.
     pub fn new(name: &str, value: &str) -> Result<Self, ConditionError> {
         check_pair(name, value)?;
-        let header = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| ConditionError::HeaderName(name.to_owned()))?;
-        Ok(Self { name: header, value: value.trim_matches([' ', '\t']).to_owned() })
+        Ok(Self { name: header_name(name)?, value: value.trim_matches([' ', '\t']).to_owned() })
     }
 
     /// Name in lower case.
@@ -50,6 +48,10 @@ impl HeaderCondition {
     pub fn matches(&self, request: &RequestView<'_>) -> bool {
         has_line(request, self.name(), &self.value)
     }
+}
+
+pub(super) fn header_name(name: &str) -> Result<HeaderName, ConditionError> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| ConditionError::HeaderName(name.to_owned()))
 }
 
 /// Some line of the field `name` has exactly this value, whitespace around it aside.

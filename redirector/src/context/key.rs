@@ -7,8 +7,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
 use super::error::ConditionError;
-use super::{baggage, header, tracestate};
-use crate::http1::RequestView;
+use super::place::Place;
 
 /// 32 symbols: every byte maps to one of them with the same chance.
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -33,6 +32,10 @@ impl InterceptKey {
     /// The key of the baggage or trace state member that carries an intercept key as its value.
     pub const MEMBER: &str = "redirector";
 
+    /// Where a request may carry it; the one that a client sends first.
+    pub(super) const PLACES: &[Place] =
+        &[Place::Header(Self::HEADER), Place::Baggage(Self::MEMBER), Place::Tracestate(Self::MEMBER)];
+
     /// A new key of 130 random bits.
     pub fn random() -> Result<Self, NoRandomness> {
         let mut bytes = [0; RANDOM_LEN];
@@ -43,14 +46,6 @@ impl InterceptKey {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// The request carries this key in any of the three places.
-    #[must_use]
-    pub fn matches(&self, request: &RequestView<'_>) -> bool {
-        header::has_line(request, Self::HEADER, &self.0)
-            || baggage::has_member(request, Self::MEMBER, &self.0)
-            || tracestate::has_member(request, Self::MEMBER, &self.0)
     }
 }
 

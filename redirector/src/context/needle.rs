@@ -1,6 +1,5 @@
 //! What a program that can only compare names has to look for, so that it misses no request of an intercept.
 
-use super::key::InterceptKey;
 use super::matcher::{Condition, Matcher};
 
 /// A name that occurs in every head that a condition can match.
@@ -51,16 +50,18 @@ impl Matcher {
 impl Condition {
     /// At least one of these is in the head of every request that meets the condition; empty when nothing has to be.
     fn needles(&self) -> Vec<Needle> {
+        if let Some(forms) = self.forms() {
+            return forms.iter().flat_map(Self::needles).collect();
+        }
         let member = |field, key: &str| Needle::Member { field, key: key.to_owned() };
         match self {
             Self::Header(header) => vec![Needle::Header(header.name().to_owned())],
             Self::Baggage(condition) => vec![member("baggage", condition.key())],
             Self::Tracestate(condition) => vec![member("tracestate", condition.key())],
-            Self::Key(_) => vec![
-                Needle::Header(InterceptKey::HEADER.to_owned()),
-                member("baggage", InterceptKey::MEMBER),
-                member("tracestate", InterceptKey::MEMBER),
-            ],
+            Self::HeaderRegex(header) => vec![Needle::Header(header.name().to_owned())],
+            Self::Path(_) | Self::PathPrefix(_) | Self::PathRegex(_) | Self::Methods(_) => Vec::new(),
+            // Replaced by their forms.
+            Self::Preset(_) | Self::Key(_) => Vec::new(),
         }
     }
 }

@@ -8,12 +8,14 @@
 use super::{
     addresses::{ClientAddr, OriginalDst},
     developer,
+    http2::{self, Candidate},
     live::{self, LiveEnd},
     routes::Routes,
     socket::{Expect, Socket},
     splice::{Direction, splice},
     stats::{PortStats, bump},
-    upstream::{Upstream, UpstreamConnector},
+    tls::{Ending, Terminated, terminate},
+    upstream::{ClientUpstreams, Upstream, UpstreamConnector},
     waiting::{self, Waited},
 };
 use crate::{
@@ -23,6 +25,7 @@ use crate::{
 use bytes::BytesMut;
 use std::{
     io, mem,
+    rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -91,12 +94,40 @@ pub async fn serve(
     context: &PortContext,
 ) {
     let _open = Open::count(&context.stats);
-    let client = Socket::from(client);
-    match run(&client, client_addr, original_dst, arrival, context).await {
+    let mut client = Socket::from(client);
+    let connector = Arc::clone(&context.upstream);
+    let mut upstreams = ClientUpstreams { connector, app: original_dst, client: client_addr, tls: None };
+    let served = async {
+        let app = match arrival {
+            // At once, whoever speaks first: a server that greets must not wait for us to have seen a request.
+            Arrival::Accepted => Some(upstreams.connect().await?),
+            Arrival::Parked => None,
+        };
+        match run(&client, app, arrival, &upstreams, context).await? {
+            Some(Handover { reason: RawReason::Tls, app, buf, .. }) if context.routes.has_keys() => {
+                // In a box of its own: other connections need no room for it.
+                Box::pin(inside_tls(&mut client, app, buf, &mut upstreams, context)).await
+            }
+            other => Ok(other),
+        }
+    };
+    match served.await {
         Ok(None) => {}
-        Ok(Some(Handover { reason, app, buf })) => {
+        Ok(Some(Handover { reason: RawReason::Http2, app, buf, from_app })) => {
+            let connect: http2::Connect = Rc::new(move || {
+                let upstreams = upstreams.clone();
+                Box::pin(async move { upstreams.connect().await })
+            });
+            let candidate =
+                Candidate { client, client_addr, original_dst, app, from_client: buf, from_app, connect };
+            // In a box of its own: other connections need no room for it.
+            if let Err(error) = Box::pin(http2::serve(candidate, context)).await {
+                tracing::debug!(%client_addr, %original_dst, %error, "connection broke");
+            }
+        }
+        Ok(Some(Handover { reason, app, buf, from_app })) => {
             context.stats.uncovered.bump(reason.into());
-            splice(&client, &app.socket, Direction { buf, ended: false }, Direction::default()).await;
+            pass_on(&client, &app, buf, from_app).await;
         }
         Err(error) => {
             tracing::debug!(%client_addr, %original_dst, %error, "connection broke");
@@ -112,26 +143,49 @@ struct Handover {
     app: Upstream,
     /// Everything that the client has sent.
     buf: BytesMut,
+    /// Everything that the app has sent.
+    from_app: BytesMut,
+}
+
+/// Serves what is inside TLS, or leaves client and app to each other.
+async fn inside_tls(
+    client: &mut Socket,
+    app: Upstream,
+    buf: BytesMut,
+    upstreams: &mut ClientUpstreams,
+    context: &PortContext,
+) -> io::Result<Option<Handover>> {
+    match terminate(client, app, buf, &context.routes).await? {
+        Terminated::PassOn { reason, buf } => {
+            context.stats.uncovered.bump(reason);
+            pass_on(client, &upstreams.connect().await?, buf, BytesMut::new()).await;
+            Ok(None)
+        }
+        Terminated::Inside { app, settled } => {
+            upstreams.tls = Some(settled);
+            run(client, Some(app), Arrival::Accepted, upstreams, context).await
+        }
+    }
+}
+
+/// What both sides have sent goes on, and so do all later bytes.
+async fn pass_on(client: &Socket, app: &Upstream, from_client: BytesMut, from_app: BytesMut) {
+    let direction = |buf| Direction { buf, ended: false };
+    splice(client, &app.socket, direction(from_client), direction(from_app)).await;
 }
 
 /// Serves the connection as HTTP/1.x, or until it is known to be something else.
 async fn run(
     client: &Socket,
-    client_addr: ClientAddr,
-    original_dst: OriginalDst,
+    mut app: Option<Upstream>,
     arrival: Arrival,
+    upstreams: &ClientUpstreams,
     context: &PortContext,
 ) -> io::Result<Option<Handover>> {
-    let connect = || context.upstream.connect(original_dst, client_addr);
-    let mut app = match arrival {
-        // At once, whoever speaks first: a server that greets must not wait for us to have seen a request.
-        Arrival::Accepted => Some(connect().await?),
-        Arrival::Parked => None,
-    };
     let mut connection = Connection {
         client,
-        client_addr,
-        original_dst,
+        client_addr: upstreams.client,
+        original_dst: upstreams.app,
         context,
         buf: BytesMut::new(),
         framer: RequestFramer::new(),
@@ -158,11 +212,11 @@ async fn run(
                     Waited::Developer(request) => LiveEnd::Developer(request),
                     Waited::Live(head) => {
                         first = Some(head);
-                        app = Some(connect().await?);
+                        app = Some(upstreams.connect().await?);
                         continue;
                     }
                     Waited::NotUnderstood(uncovered) => {
-                        app = Some(connect().await?);
+                        app = Some(upstreams.connect().await?);
                         let from_app = Direction::default();
                         LiveEnd::Next(Next::Splice { from_app, client_ended: false, uncovered })
                     }
@@ -172,8 +226,8 @@ async fn run(
         };
         let next = match end {
             LiveEnd::Next(next) => next,
-            LiveEnd::Other(reason) => {
-                return Ok(app.map(|app| Handover { reason, app, buf: connection.buf }));
+            LiveEnd::Other { reason, from_app } => {
+                return Ok(app.map(|app| Handover { reason, app, buf: connection.buf, from_app }));
             }
             LiveEnd::AppIdle => {
                 app = None;
@@ -192,7 +246,9 @@ async fn run(
                 // To the app its connection was idle, so it may have ended it. One that it has never been
                 // asked anything over is only in its way: some serve one connection at a time.
                 if !connection.app_used || app.as_ref().is_some_and(|app| app.socket.has_spoken()) {
-                    app = None;
+                    if let Some(app) = app.take() {
+                        app.socket.say_end(Ending::Clean).await;
+                    }
                     connection.app_used = false;
                 }
                 next
@@ -203,7 +259,7 @@ async fn run(
             Next::Live(head) => {
                 first = Some(head);
                 if app.is_none() {
-                    app = Some(connect().await?);
+                    app = Some(upstreams.connect().await?);
                 }
             }
             Next::Splice { from_app, client_ended, uncovered } => {
@@ -217,6 +273,9 @@ async fn run(
                 return Ok(None);
             }
             Next::Close => {
+                if let Some(app) = &app {
+                    app.socket.say_end(Ending::Clean).await;
+                }
                 close(client).await;
                 return Ok(None);
             }
@@ -233,7 +292,7 @@ async fn run(
 /// Ends our half, and reads what the client still sends: closing with unread bytes would reset the
 /// connection and could destroy the last answer on its way (RFC 9112 §9.6).
 async fn close(client: &Socket) {
-    client.finish().await;
+    client.finish(Ending::Clean).await;
     let _ = timeout(LINGER, async {
         let mut rest = BytesMut::new();
         while client.read(&mut rest, Expect::Head).await? > 0 {

@@ -8,7 +8,7 @@ use super::{
     intercept::Intercept,
     refusal::{self, Refusal},
     socket::{Expect, Socket},
-    stats::bump,
+    tls::Ending,
 };
 use crate::{
     api::WhenAway,
@@ -120,19 +120,19 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
     match answer {
         Answer::Complete { close } => {
             from_developer.unsplit(to_developer).finish();
-            bump(&intercept.stats.answered);
+            intercept.stats.answered(Protocol::Http1);
             // An answer that came before the whole request leaves bytes behind that belong to nothing.
             Ok(if close || head.close || !request_is_over { Next::Close } else { Next::Request })
         }
         Answer::Switched { from_developer: first } => {
-            bump(&intercept.stats.answered);
+            intercept.stats.answered(Protocol::Http1);
             match splice(client, buf, from_developer, to_developer, first).await {
                 Ok(()) => Ok(Next::Close),
                 Err(_) => Ok(Next::Reset),
             }
         }
         Answer::Broken => {
-            bump(&intercept.stats.failed);
+            intercept.stats.failed(Protocol::Http1);
             Ok(Next::Reset)
         }
         Answer::Nothing => refuse(connection, &intercept, &Refusal::NoAnswer, &head, request_is_over).await,
@@ -163,7 +163,7 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
 async fn away(connection: &mut Connection<'_>, intercept: &Intercept, head: RequestHead) -> io::Result<Next> {
     match intercept.when_away {
         WhenAway::Live => {
-            bump(&intercept.stats.away);
+            intercept.stats.away(Protocol::Http1);
             // The framer has passed this head: it is at its body, or at the end of a request without one.
             Ok(Next::Live(head))
         }
@@ -178,7 +178,7 @@ async fn refuse(
     head: &RequestHead,
     request_is_over: bool,
 ) -> io::Result<Next> {
-    bump(&intercept.stats.failed);
+    intercept.stats.failed(Protocol::Http1);
     tracing::info!(intercept = intercept.name, client = %connection.client_addr, ?refusal, "request refused");
     let close = head.close || !request_is_over;
     let response = refusal::response(&intercept.name, refusal, head.method == MethodKind::Head, close);
@@ -317,7 +317,7 @@ async fn splice(
             first.clear();
             first.reserve(READ);
             if from_developer.read_buf(&mut first).await? == 0 {
-                client.finish().await;
+                client.finish(Ending::Clean).await;
                 return Ok(());
             }
         }

@@ -6,8 +6,10 @@
 //! yet written stays in the buffers of the caller, so either direction can be dropped at any await.
 
 use super::{
+    cleared::{ClearedRequests, ClearedResponses, Unanswered},
     connection::{Arrival, Connection, Next, PortContext},
     developer::DeveloperRequest,
+    http2::{Greeting, read_greeting},
     intercept::Intercept,
     socket::{Expect, Socket},
     splice::Direction,
@@ -16,8 +18,8 @@ use super::{
 use crate::{
     api::{Uncovered, WhenAway},
     http1::{
-        Pending, RawReason, RequestContext, RequestFramer, RequestHead, RequestStep, RequestView,
-        ResponseFramer, ResponseStep,
+        Pending, RawReason, RequestFramer, RequestHead, RequestStep, RequestView, ResponseFramer,
+        ResponseStep,
     },
     protocol::Protocol,
 };
@@ -40,6 +42,11 @@ use tokio::{
 /// line in one piece. Only before the first request: a client that has made one speaks HTTP.
 pub(super) const UNDECIDED: Duration = Duration::from_millis(200);
 
+/// How long an HTTP/2 server's greeting waits for the client's: what servers commonly grant a silent client.
+const GREETING: Duration = Duration::from_secs(60);
+
+/// No server says more before its client has said anything. Bytes.
+const MAX_GREETING: usize = 64 * 1024;
 /// A parked connection whose last request was for the app is ended when it has been idle for this long, as servers do
 /// with idle connections: the client's next one is the app's own.
 const RETIRE: Duration = Duration::from_secs(15);
@@ -54,14 +61,18 @@ pub(super) enum LiveEnd {
     /// The app ended its idle connection, which was not idle to the client.
     AppIdle,
     /// The client's first bytes, still in the buffer, are those of another protocol, and the app has seen nothing yet.
-    Other(RawReason),
+    Other {
+        reason: RawReason,
+        /// All that the app has said: nothing, or the beginning of what HTTP/2 servers say first.
+        from_app: BytesMut,
+    },
     Next(Next),
 }
 
 /// What both directions share.
 #[derive(Default)]
 struct Shared {
-    unanswered: RefCell<VecDeque<RequestContext>>,
+    unanswered: RefCell<VecDeque<Unanswered>>,
     /// The last request asked to switch protocols: nothing after it is interpreted until it is answered.
     switching: Cell<bool>,
     /// No more requests go to the app in this phase.
@@ -128,7 +139,7 @@ pub(super) async fn run(
 
     let end = {
         let mut requests = pin!(requests(client, app, buf, framer, first, context, &shared));
-        let mut responses = pin!(responses(app, client, &mut from_app, &shared, parked, context));
+        let mut responses = pin!(responses(app, client, &mut from_app, context, &shared, parked));
         tokio::select! {
             biased;
             end = &mut requests => match end? {
@@ -150,7 +161,12 @@ pub(super) async fn run(
     *app_used |= shared.used.get();
     *speaks_http = shared.speaks_http.get();
     // Nothing has passed yet: what the client speaks can still be taken up from its first byte.
-    let untouched = !*speaks_http && from_app.is_empty();
+    if let PhaseEnd::NotUnderstood(reason) = end
+        && !*speaks_http
+        && may_be_taken_up(reason, &from_app)
+    {
+        return Ok(LiveEnd::Other { reason, from_app });
+    }
     let mut splice = |client_ended, app_ended, uncovered| {
         let from_app = Direction { buf: from_app.split(), ended: app_ended };
         LiveEnd::Next(Next::Splice { from_app, client_ended, uncovered })
@@ -159,9 +175,6 @@ pub(super) async fn run(
     Ok(match end {
         PhaseEnd::Developer(request) => LiveEnd::Developer(request),
         PhaseEnd::ClientEnded => splice(true, false, None),
-        PhaseEnd::NotUnderstood(reason @ (RawReason::Http2 | RawReason::Tls)) if untouched => {
-            LiveEnd::Other(reason)
-        }
         PhaseEnd::NotUnderstood(reason) => splice(false, false, Some(reason.into())),
         PhaseEnd::App(ResponsesEnd::Ended | ResponsesEnd::Unasked) if idle => LiveEnd::AppIdle,
         PhaseEnd::App(ResponsesEnd::Ended | ResponsesEnd::Closed) => splice(false, true, None),
@@ -170,6 +183,15 @@ pub(super) async fn run(
         PhaseEnd::App(ResponsesEnd::Switched | ResponsesEnd::Settled) => splice(false, false, None),
         PhaseEnd::App(ResponsesEnd::Drained) => LiveEnd::Next(Next::Close),
     })
+}
+
+/// Can the client's protocol be understood, and is what the app has said part of it?
+fn may_be_taken_up(reason: RawReason, from_app: &[u8]) -> bool {
+    match reason {
+        RawReason::Tls => from_app.is_empty(),
+        RawReason::Http2 => read_greeting(from_app) != Greeting::Other,
+        _ => false,
+    }
 }
 
 /// Client to app, until a developer's request is at the front of `buf`.
@@ -182,31 +204,30 @@ async fn requests(
     context: &PortContext,
     shared: &Shared,
 ) -> io::Result<RequestsEnd> {
-    // Bytes at the front of `buf` that are to go to the app: written in one piece where possible.
-    let mut cleared = 0;
+    let mut cleared = ClearedRequests::new();
     let mut at_boundary = false;
     if let Some(head) = first {
-        cleared = head.len;
         at_boundary = head.safe_without_body;
-        admit(&head, context, shared);
+        admit(&head, &mut cleared, context, shared);
     }
     loop {
         let must_wait = || shared.switching.get() || shared.unanswered.borrow().len() >= MAX_UNANSWERED;
         if at_boundary && must_wait() {
-            app.drain_to(buf, cleared).await?;
-            cleared = 0;
+            cleared.write(app, buf, &shared.unanswered).await?;
             while must_wait() {
                 shared.wake_requests.notified().await;
             }
+            // For its answers to come, which is the app's time.
+            cleared.mark_read();
         }
         at_boundary = false;
-        match framer.next(&buf[cleared..], |request| decide(request, context)) {
+        match framer.next(&buf[cleared.len()..], |request| decide(request, Protocol::Http1, context)) {
             RequestStep::Head { head, decision } => {
                 context.stats.requests.bump(Protocol::Http1);
                 shared.speaks_http.set(true);
                 match decision {
                     Decision::Developer { intercept, method, target } => {
-                        app.drain_to(buf, cleared).await?;
+                        cleared.write(app, buf, &shared.unanswered).await?;
                         return Ok(RequestsEnd::Developer(DeveloperRequest {
                             intercept,
                             head,
@@ -214,17 +235,13 @@ async fn requests(
                             target,
                         }));
                     }
-                    Decision::Live => {
-                        cleared += head.len;
-                        admit(&head, context, shared);
-                    }
+                    Decision::Live => admit(&head, &mut cleared, context, shared),
                 }
             }
-            RequestStep::Body(len) => cleared += len,
+            RequestStep::Body(len) => cleared.add_body(len),
             RequestStep::End => at_boundary = true,
             RequestStep::NeedMore(pending) => {
-                app.drain_to(buf, cleared).await?;
-                cleared = 0;
+                cleared.write(app, buf, &shared.unanswered).await?;
                 shared.idle.set(pending == Pending::Empty);
                 let expect = if pending == Pending::Body { Expect::Body } else { Expect::Head };
                 let read = if pending == Pending::Undecided && !shared.speaks_http.get() {
@@ -238,6 +255,7 @@ async fn requests(
                 if read == 0 {
                     return Ok(RequestsEnd::Ended);
                 }
+                cleared.mark_read();
                 shared.idle.set(false);
             }
             RequestStep::Raw(reason) => {
@@ -248,27 +266,38 @@ async fn requests(
     }
 }
 
+/// How long what the app has said unasked is held back until the client's first bytes tell what it belongs to. Nothing
+/// but HTTP/2 begins with a whole SETTINGS frame, and no client of that waits for it.
+fn greeting_patience(greeting: Greeting) -> Duration {
+    match greeting {
+        Greeting::Other => Duration::ZERO,
+        Greeting::Undecided => UNDECIDED,
+        Greeting::Begun | Greeting::Settings(_) => GREETING,
+    }
+}
+
 pub(super) enum Decision {
     Live,
     Developer { intercept: Arc<Intercept>, method: String, target: String },
 }
 
-pub(super) fn decide(request: &RequestView<'_>, context: &PortContext) -> Decision {
+pub(super) fn decide(request: &RequestView<'_>, protocol: Protocol, context: &PortContext) -> Decision {
     let Some(intercept) = context.routes.decide(request) else { return Decision::Live };
-    bump(&intercept.stats.matched);
+    intercept.stats.matched(protocol);
     if intercept.tunnel().is_none() && intercept.when_away == WhenAway::Live {
-        bump(&intercept.stats.away);
+        intercept.stats.away(protocol);
         return Decision::Live;
     }
     Decision::Developer { intercept, method: request.method.to_owned(), target: request.target.to_owned() }
 }
 
 /// Notes that the app owes an answer. Before the request is written: the answer may come at any time after.
-fn admit(head: &RequestHead, context: &PortContext, shared: &Shared) {
+fn admit(head: &RequestHead, cleared: &mut ClearedRequests, context: &PortContext, shared: &Shared) {
+    cleared.add_head(head.len);
     context.stats.live.bump(Protocol::Http1);
     shared.used.set(true);
     shared.switching.set(head.wants_switch);
-    shared.unanswered.borrow_mut().push_back(RequestContext::from(head));
+    shared.unanswered.borrow_mut().push_back(Unanswered::from(head));
     shared.wake_responses.notify_one();
 }
 
@@ -277,13 +306,12 @@ async fn responses(
     app: &Socket,
     client: &Socket,
     buf: &mut BytesMut,
+    context: &PortContext,
     shared: &Shared,
     parked: bool,
-    context: &PortContext,
 ) -> io::Result<ResponsesEnd> {
     let mut framer = ResponseFramer::new();
-    // Bytes at the front of `buf` that are to go to the client.
-    let mut cleared = 0;
+    let mut cleared = ClearedResponses::new();
     let mut expect = Expect::Head;
     let mut eof = false;
     // The end of the connection has been agreed on: the app's end of it is no mere idleness.
@@ -292,12 +320,24 @@ async fn responses(
     let mut drain = context.drain.clone();
     let mut drained = pin!(drain.wait_for(|drain| *drain));
     loop {
-        let request = shared.unanswered.borrow().front().copied();
-        let Some(request) = request else {
-            client.drain_to(buf, cleared).await?;
-            cleared = 0;
+        let request = shared.unanswered.borrow().front().map(|request| (request.context, request.added));
+        let Some((request, added)) = request else {
+            cleared.write(client, buf, &context.stats).await?;
             if !buf.is_empty() {
-                return Ok(ResponsesEnd::Unasked);
+                let unasked = eof || shared.stopping.get() || shared.speaks_http.get();
+                if unasked || buf.len() >= MAX_GREETING {
+                    return Ok(ResponsesEnd::Unasked);
+                }
+                // HTTP/2 servers may speak first (RFC 9113 §3.4), and then the client is about to send its preface.
+                let greeting = read_greeting(buf);
+                tokio::select! {
+                    biased;
+                    () = shared.wake_responses.notified() => {}
+                    read = app.read(buf, Expect::Head), if greeting != Greeting::Other => eof = read? == 0,
+                    () = sleep(greeting_patience(greeting)) => return Ok(ResponsesEnd::Unasked),
+                    _ = &mut drained, if shared.idle.get() => return Ok(ResponsesEnd::Drained),
+                }
+                continue;
             }
             if eof {
                 return Ok(if closing { ResponsesEnd::Closed } else { ResponsesEnd::Ended });
@@ -308,7 +348,10 @@ async fn responses(
             tokio::select! {
                 biased;
                 () = shared.wake_responses.notified() => {}
-                read = app.read(buf, Expect::Head) => eof = read? == 0,
+                read = app.read(buf, Expect::Head) => {
+                    eof = read? == 0;
+                    cleared.mark_read();
+                }
                 _ = &mut drained, if shared.idle.get() => return Ok(ResponsesEnd::Drained),
                 () = sleep(RETIRE), if parked && shared.idle.get() => {
                     bump(&context.stats.parking.retired);
@@ -317,9 +360,13 @@ async fn responses(
             }
             continue;
         };
-        match framer.next(&buf[cleared..], request, eof) {
+        match framer.next(&buf[cleared.len()..], request, eof) {
             ResponseStep::Head(head) => {
-                cleared += head.len;
+                if head.interim {
+                    cleared.add_body(head.len);
+                } else {
+                    cleared.add_head(head.len, added);
+                }
                 closing |= !head.interim && head.close;
                 expect = Expect::Body;
                 if !head.interim && shared.switching.get() && shared.unanswered.borrow().len() == 1 {
@@ -327,7 +374,7 @@ async fn responses(
                     shared.wake_requests.notify_one();
                 }
             }
-            ResponseStep::Body(len) => cleared += len,
+            ResponseStep::Body(len) => cleared.add_body(len),
             ResponseStep::End => {
                 expect = Expect::Head;
                 shared.unanswered.borrow_mut().pop_front();
@@ -344,9 +391,9 @@ async fn responses(
             }
             ResponseStep::Truncated | ResponseStep::Closed => return Ok(ResponsesEnd::Closed),
             ResponseStep::NeedMore => {
-                client.drain_to(buf, cleared).await?;
-                cleared = 0;
+                cleared.write(client, buf, &context.stats).await?;
                 eof = app.read(buf, expect).await? == 0;
+                cleared.mark_read();
             }
         }
     }

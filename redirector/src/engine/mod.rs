@@ -7,7 +7,9 @@
 //! | `routes` | the intercepts of one port, oldest first |
 //! | `connection` | one client connection from accept to close |
 //! | `live` | the live route: requests to the app, answers to the client |
+//! | `cleared` | what of a buffer may be passed on, and how long it has been here |
 //! | `developer` | one request on the developer's route |
+//! | `http2` | connections that speak HTTP/2: their streams, on both routes |
 //! | `waiting` | between requests, without the app |
 //! | `upstream` | connections to the app |
 //! | `splice` | raw bytes both ways |
@@ -15,10 +17,15 @@
 //! | `socket` | a connection, read and written from both directions of one task |
 //! | `replay` | a stream whose first bytes have been read already |
 //! | `stats` | what is counted |
+//! | `tls` | TLS that ends at the agent |
+//! | `added_latency` | the time that the agent adds, as a histogram |
 
+mod added_latency;
 mod addresses;
+mod cleared;
 mod connection;
 mod developer;
+mod http2;
 mod intercept;
 mod live;
 mod refusal;
@@ -27,12 +34,14 @@ mod routes;
 mod socket;
 mod splice;
 mod stats;
+pub mod tls;
 mod upstream;
 mod waiting;
 
+pub use added_latency::Buckets;
 pub use addresses::{ClientAddr, OriginalDst};
 pub use connection::{Arrival, PortContext, serve};
 pub use intercept::Intercept;
 pub use routes::Routes;
-pub use stats::{InterceptStats, PortStats, bump};
+pub use stats::{InterceptStats, Outcomes, PortStats, bump};
 pub use upstream::UpstreamConnector;

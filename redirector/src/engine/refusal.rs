@@ -1,5 +1,7 @@
 //! The few answers that are our own. Each names the intercept and says what to do.
 
+use http::StatusCode;
+
 /// Why a request that matched could not be answered by the developer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -11,46 +13,63 @@ pub enum Refusal {
     Away,
     /// The local server closed before it had answered.
     NoAnswer,
+    /// The request is HTTP/2, and the local server did not answer in it.
+    NotHttp2,
+    /// The request is a WebSocket over HTTP/2, and the local server does not allow these.
+    NoExtendedConnect,
+}
+
+impl Refusal {
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Away => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// What the client is told: what happened, and what to do.
+    pub fn text(&self, intercept: &str) -> String {
+        match self {
+            Self::LocalServer { reason } => format!(
+                "redirector: intercept \"{intercept}\" took this request, but the developer's local server \
+                 could not be reached: {reason}.\nStart the local server, or stop the intercept to reach the \
+                 live service.\n"
+            ),
+            Self::TunnelLost => format!(
+                "redirector: intercept \"{intercept}\" took this request, but the tunnel to the developer was \
+                 lost before the answer.\nRepeat the request: while the developer is away the live service \
+                 answers.\n"
+            ),
+            Self::Away => format!(
+                "redirector: intercept \"{intercept}\" matches this request, its developer is away and asked \
+                 for an error in that case.\nRun `redirector intercept` again, or remove the intercept.\n"
+            ),
+            Self::NoAnswer => format!(
+                "redirector: intercept \"{intercept}\" took this request, but the developer's local server \
+                 closed the connection without an answer.\nLook at the local server's log.\n"
+            ),
+            Self::NotHttp2 => format!(
+                "redirector: intercept \"{intercept}\" took this HTTP/2 request, but the developer's local \
+                 server did not answer in HTTP/2.\nIt must speak HTTP/2 without TLS (h2c with prior knowledge) \
+                 on the address given with --to, as gRPC servers do.\n"
+            ),
+            Self::NoExtendedConnect => format!(
+                "redirector: intercept \"{intercept}\" took this request for a WebSocket over HTTP/2, which \
+                 the developer's local server does not allow.\nEnable extended CONNECT (RFC 8441) in the local \
+                 server.\n"
+            ),
+        }
+    }
 }
 
 /// A complete HTTP/1.1 response. `close`: something of the request is left that has nobody to go to, so the
 /// connection can't be used again.
 pub fn response(intercept: &str, refusal: &Refusal, head_only: bool, close: bool) -> Vec<u8> {
-    let (status, text) = match refusal {
-        Refusal::LocalServer { reason } => (
-            "502 Bad Gateway",
-            format!(
-                "redirector: intercept \"{intercept}\" took this request, but the developer's local server \
-                 could not be reached: {reason}.\nStart the local server, or stop the intercept to reach the \
-                 live service.\n"
-            ),
-        ),
-        Refusal::TunnelLost => (
-            "502 Bad Gateway",
-            format!(
-                "redirector: intercept \"{intercept}\" took this request, but the tunnel to the developer was \
-                 lost before the answer.\nRepeat the request: while the developer is away the live service \
-                 answers.\n"
-            ),
-        ),
-        Refusal::Away => (
-            "503 Service Unavailable",
-            format!(
-                "redirector: intercept \"{intercept}\" matches this request, its developer is away and asked \
-                 for an error in that case.\nRun `redirector intercept` again, or remove the intercept.\n"
-            ),
-        ),
-        Refusal::NoAnswer => (
-            "502 Bad Gateway",
-            format!(
-                "redirector: intercept \"{intercept}\" took this request, but the developer's local server \
-                 closed the connection without an answer.\nLook at the local server's log.\n"
-            ),
-        ),
-    };
+    let text = refusal.text(intercept);
     let mut response = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nx-redirector: \
+        "HTTP/1.1 {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nx-redirector: \
          {}\r\n{}\r\n",
+        refusal.status(),
         text.len(),
         header_safe(intercept),
         if close { "connection: close\r\n" } else { "" }
@@ -62,7 +81,7 @@ pub fn response(intercept: &str, refusal: &Refusal, head_only: bool, close: bool
 }
 
 /// Intercept names are checked at creation; this keeps a header a header whatever they are.
-fn header_safe(name: &str) -> String {
+pub(super) fn header_safe(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect()
 }
 

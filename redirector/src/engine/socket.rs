@@ -1,6 +1,8 @@
 //! A connection to a client or to the app, used from both directions of one task: shared references in place of
 //! split halves.
 
+use super::tls::{Ending, Session};
+use crate::byte_counts::ByteCounts;
 use bytes::{Buf as _, BytesMut};
 use socket2::SockRef;
 use std::{
@@ -9,7 +11,8 @@ use std::{
     mem::MaybeUninit,
     net::Shutdown,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
@@ -32,24 +35,49 @@ pub(super) enum Expect {
     Raw,
 }
 
-/// One end of a connection, which must not delay small writes (`TCP_NODELAY`).
+/// One end of a connection, which must not delay small writes (`TCP_NODELAY`): plain, or with TLS on it.
 #[derive(Debug)]
 pub struct Socket {
     tcp: TcpStream,
+    tls: Option<Box<Session>>,
+    /// Where its bytes are counted: the app's are.
+    bytes: Option<Arc<ByteCounts>>,
 }
 
 impl From<TcpStream> for Socket {
     fn from(tcp: TcpStream) -> Self {
-        Self { tcp }
+        Self { tcp, tls: None, bytes: None }
     }
 }
 
 impl Socket {
+    /// The connection to an app, whose bytes are counted.
+    pub(super) fn to_app(tcp: TcpStream, bytes: Arc<ByteCounts>) -> Self {
+        Self { tcp, tls: None, bytes: Some(bytes) }
+    }
+
+    /// What is below TLS, for its handshake.
+    pub(super) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// From here on everything goes through `session`.
+    pub(super) fn secure(&mut self, session: Session) {
+        self.tls = Some(Box::new(session));
+    }
+
     /// Appends what can be read to `buf`; 0 is the end of the stream. Cancel-safe.
     pub(super) async fn read(&self, buf: &mut BytesMut, expect: Expect) -> io::Result<usize> {
         if buf.is_empty() && expect != Expect::Body {
             // An idle connection holds no memory. In a body the next read needs it at once.
             *buf = BytesMut::new();
+        }
+        if let Some(tls) = &self.tls {
+            let read = tls.read(&self.tcp, |bytes| buf.extend_from_slice(bytes)).await;
+            if let (Ok(len), Some(bytes)) = (&read, &self.bytes) {
+                bytes.received(*len);
+            }
+            return read;
         }
         loop {
             self.tcp.readable().await?;
@@ -77,6 +105,9 @@ impl Socket {
             let emptied = 0 < len && len < room && expect != Expect::Raw;
             if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(len) }
         });
+        if let (Some(len), Some(bytes)) = (read, &self.bytes) {
+            bytes.received(len);
+        }
         read.map_or(outcome, Ok)
     }
 
@@ -86,7 +117,7 @@ impl Socket {
             let written = self.write(bytes).await?;
             bytes = &bytes[written..];
         }
-        Ok(())
+        self.flush().await
     }
 
     /// Writes the first `len` bytes of `buf` and removes them from it as they go: what is left when this is
@@ -97,21 +128,54 @@ impl Socket {
             buf.advance(written);
             len -= written;
         }
-        Ok(())
+        self.flush().await
     }
 
     /// Writes the beginning of `bytes` and says how much that is. Cancel-safe.
     async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(tls) = &self.tls {
+            return tls.write(&self.tcp, bytes).await.inspect(|written| self.count_sent(*written));
+        }
         loop {
             match self.tcp.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.tcp.writable().await?,
-                other => return other,
+                other => return other.inspect(|written| self.count_sent(*written)),
             }
         }
     }
 
+    fn count_sent(&self, amount: usize) {
+        if let Some(bytes) = &self.bytes {
+            bytes.sent(amount);
+        }
+    }
+
+    /// Sends what TLS holds back; a plain socket holds nothing back.
+    async fn flush(&self) -> io::Result<()> {
+        match &self.tls {
+            Some(tls) => tls.flush(&self.tcp).await,
+            None => Ok(()),
+        }
+    }
+
+    /// How the other side has ended its half, once the end has been read.
+    pub(super) fn ending(&self) -> Ending {
+        self.tls.as_ref().map_or(Ending::Clean, |tls| tls.ending())
+    }
+
+    /// Says that our half ends, as far as closing the socket does not say it.
+    pub(super) async fn say_end(&self, ending: Ending) {
+        if let Some(tls) = &self.tls
+            && ending == Ending::Clean
+        {
+            // To a peer that has reset the connection there is nothing left to say.
+            let _ = tls.say_end(&self.tcp).await;
+        }
+    }
+
     /// Ends our half; what is still to be read can be read.
-    pub(super) async fn finish(&self) {
+    pub(super) async fn finish(&self, ending: Ending) {
+        self.say_end(ending).await;
         // A socket that the peer has reset meanwhile has nothing left to end.
         let _ = SockRef::from(&self.tcp).shutdown(Shutdown::Write);
     }
@@ -123,6 +187,9 @@ impl Socket {
 
     /// Is there anything to read: bytes, the end of the stream, or an error?
     pub(super) fn has_spoken(&self) -> bool {
+        if let Some(tls) = &self.tls {
+            return tls.has_spoken(&self.tcp);
+        }
         let mut byte = [MaybeUninit::uninit()];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         let peeked = SockRef::from(&self.tcp).recv_with_flags(&mut byte, flags);
@@ -131,27 +198,40 @@ impl Socket {
 
     /// Waits until the other side ends its half; forever once it has sent more.
     pub(super) async fn ended(&self) -> io::Result<()> {
-        match self.tcp.peek(&mut [0]).await? {
-            0 => Ok(()),
-            _ => pending().await,
-        }
+        let ended = match &self.tls {
+            Some(tls) => tls.ended(&self.tcp).await?,
+            None => self.tcp.peek(&mut [0]).await? == 0,
+        };
+        if ended { Ok(()) } else { pending().await }
     }
 }
 
-/// For those who own the socket and want it as a stream.
+/// For those who own the socket and want it as a stream, in one task: with TLS, reading may have to write.
 impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let outcome = ready!(match &self.tls {
+            Some(tls) => tls.poll_read(&self.tcp, cx, buf.remaining(), |bytes| buf.put_slice(bytes)),
+            None => Pin::new(&mut self.tcp).poll_read(cx, buf),
+        });
+        if let Some(bytes) = &self.bytes {
+            bytes.received(buf.filled().len() - before);
+        }
+        Poll::Ready(outcome)
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        let outcome = ready!(match &self.tls {
+            Some(tls) => tls.poll_write(&self.tcp, cx, buf),
+            None => Pin::new(&mut self.tcp).poll_write(cx, buf),
+        });
+        Poll::Ready(outcome.inspect(|written| self.count_sent(*written)))
     }
 
     fn poll_write_vectored(
@@ -159,18 +239,31 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        let outcome = ready!(match &self.tls {
+            Some(tls) => {
+                let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+                tls.poll_write(&self.tcp, cx, first)
+            }
+            None => Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs),
+        });
+        Poll::Ready(outcome.inspect(|written| self.count_sent(*written)))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.tls.is_none() && self.tcp.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(tls) = &self.tls {
+            return tls.poll_flush(&self.tcp, cx);
+        }
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(tls) = &self.tls {
+            return tls.poll_shutdown(&self.tcp, cx);
+        }
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }

@@ -35,11 +35,12 @@ async fn copy(
         to.write_all(&direction.buf).await?;
         direction.buf.clear();
         if direction.ended || from.read(&mut direction.buf, Expect::Raw).await? == 0 {
-            // After the second end both sockets are closed, which says the same.
             if one_ended.replace(true) {
-                return Ok(());
+                // Now both sockets are closed, which says the rest.
+                to.say_end(from.ending()).await;
+            } else {
+                to.finish(from.ending()).await;
             }
-            to.finish().await;
             return Ok(());
         }
     }

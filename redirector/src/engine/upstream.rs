@@ -7,8 +7,10 @@
 use super::{
     addresses::{ClientAddr, OriginalDst},
     socket::Socket,
+    tls::AppTls,
 };
 use crate::{
+    byte_counts::ByteCounts,
     datapath::{PeerNames, PeerNamesError, UpstreamGuard},
     netns_cookie,
 };
@@ -16,22 +18,30 @@ use std::{
     io,
     net::SocketAddr,
     ops::RangeInclusive,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    task::{Context, Poll},
 };
-use tokio::net::TcpSocket;
+use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpSocket,
+};
 
 /// How many source ports are tried before the connection fails.
 const ATTEMPTS: usize = 128;
 
 /// Makes connections to the apps of one target. Use it on threads inside the target's namespace.
+#[derive(Clone)]
 pub struct UpstreamConnector {
     peer_names: Option<Arc<PeerNames>>,
     netns_cookie: Option<u64>,
     ports: RangeInclusive<u16>,
-    next: AtomicU32,
+    next: Arc<AtomicU32>,
+    bytes: Arc<ByteCounts>,
 }
 
 /// A connection to the app.
@@ -41,6 +51,63 @@ pub struct Upstream {
     _peer_name: Option<UpstreamGuard>,
 }
 
+/// Makes one client's connections to the app.
+#[derive(Clone)]
+pub(super) struct ClientUpstreams {
+    pub connector: Arc<UpstreamConnector>,
+    pub app: OriginalDst,
+    pub client: ClientAddr,
+    /// With TLS on them.
+    pub tls: Option<Arc<AppTls>>,
+}
+
+impl ClientUpstreams {
+    pub(super) async fn connect(&self) -> io::Result<Upstream> {
+        let mut upstream = self.connector.connect(self.app, self.client).await?;
+        if let Some(tls) = &self.tls {
+            tls.secure(&mut upstream.socket).await?;
+        }
+        Ok(upstream)
+    }
+}
+
+/// For those who own the connection and want it as a stream.
+impl AsyncRead for Upstream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Upstream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
 impl UpstreamConnector {
     /// Call it inside the target's namespace. `peer_names`: `None` where the kernel or the machine cannot tell apps their client.
     pub fn new(peer_names: Option<Arc<PeerNames>>) -> Self {
@@ -48,8 +115,15 @@ impl UpstreamConnector {
             peer_names,
             netns_cookie: netns_cookie::of_this_thread().ok(),
             ports: ephemeral_ports(),
-            next: AtomicU32::new(random_start()),
+            next: Arc::new(AtomicU32::new(random_start())),
+            bytes: Arc::default(),
         }
+    }
+
+    /// The same, for the connections of one port, whose bytes are counted in `bytes`.
+    #[must_use]
+    pub fn counted_in(&self, bytes: &Arc<ByteCounts>) -> Self {
+        Self { bytes: Arc::clone(bytes), ..self.clone() }
     }
 
     /// Connects to the app at the address the client wanted.
@@ -57,7 +131,7 @@ impl UpstreamConnector {
         let (Some(names), Some(cookie)) = (&self.peer_names, self.netns_cookie) else {
             // Nobody needs to know the port beforehand, so the kernel chooses.
             let socket = new_socket(app)?.connect(app.0).await?;
-            return Ok(Upstream { socket: socket.into(), _peer_name: None });
+            return Ok(self.upstream(socket, None));
         };
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for _ in 0..ATTEMPTS {
@@ -69,10 +143,14 @@ impl UpstreamConnector {
             }
             match connect_from(agent, app, || names.record(cookie, agent, app.0, client.0)).await {
                 Err(error) if is_taken(&error) => last = error,
-                other => return other,
+                other => return other.map(|(socket, peer_name)| self.upstream(socket, peer_name)),
             }
         }
         Err(last)
+    }
+
+    fn upstream(&self, socket: TcpStream, peer_name: Option<UpstreamGuard>) -> Upstream {
+        Upstream { socket: Socket::to_app(socket, Arc::clone(&self.bytes)), _peer_name: peer_name }
     }
 
     /// Neighbours in time are far apart in the range: connections that came together and stay do not make a block
@@ -90,7 +168,7 @@ async fn connect_from(
     agent: SocketAddr,
     app: OriginalDst,
     record: impl FnOnce() -> Result<UpstreamGuard, PeerNamesError>,
-) -> io::Result<Upstream> {
+) -> io::Result<(TcpStream, Option<UpstreamGuard>)> {
     let socket = new_socket(app)?;
     socket.set_reuseaddr(true)?;
     socket.bind(agent)?;
@@ -99,7 +177,7 @@ async fn connect_from(
         other => other.inspect_err(warn_once).ok(),
     };
     let socket = socket.connect(app.0).await?;
-    Ok(Upstream { socket: socket.into(), _peer_name: peer_name })
+    Ok((socket, peer_name))
 }
 
 fn new_socket(app: OriginalDst) -> io::Result<TcpSocket> {

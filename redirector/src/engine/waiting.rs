@@ -33,7 +33,7 @@ pub(super) async fn run(connection: &mut Connection<'_>) -> io::Result<Waited> {
     let Connection { client, context, buf, framer, speaks_http, arrival, .. } = connection;
     let mut drain = context.drain.clone();
     loop {
-        let pending = match framer.next(buf, |request| decide(request, context)) {
+        let pending = match framer.next(buf, |request| decide(request, Protocol::Http1, context)) {
             RequestStep::Head { head, decision } => {
                 context.stats.requests.bump(Protocol::Http1);
                 *speaks_http = true;

@@ -8,6 +8,8 @@ pub mod name;
 #[cfg(target_os = "linux")]
 pub mod discover;
 #[cfg(target_os = "linux")]
+pub mod listener;
+#[cfg(target_os = "linux")]
 pub mod listening;
 #[cfg(target_os = "linux")]
 pub mod netns;
@@ -17,5 +19,7 @@ pub mod presence;
 pub mod process;
 #[cfg(target_os = "linux")]
 pub mod resolve;
+#[cfg(target_os = "linux")]
+pub mod root;
 
 pub use name::Target;

@@ -16,8 +16,10 @@ use tokio::sync::watch;
 use super::error::{OpenError, Refusal, StreamError, TunnelError};
 use super::liveness::LivenessConfig;
 use super::meta::StreamMeta;
+use super::report::Report;
 use super::stream::{RecvHalf, SendHalf};
 use super::wire::{self, Heartbeat, Listened};
+use crate::byte_counts::ByteCounts;
 
 /// Starts the agent's end on an upgraded connection.
 pub struct AgentEnd;
@@ -27,6 +29,7 @@ pub struct AgentEnd;
 pub struct Tunnel {
     requests: SendRequest<Bytes>,
     shared: Arc<Shared>,
+    bytes: Arc<ByteCounts>,
 }
 
 struct Shared {
@@ -49,6 +52,7 @@ enum State {
 pub struct OpeningStream {
     send: SendHalf,
     answer: Answer,
+    bytes: Arc<ByteCounts>,
     _slot: Slot,
 }
 
@@ -98,11 +102,17 @@ impl AgentEnd {
             guard.end(reason.clone());
             reason
         };
-        Ok((Tunnel { requests, shared }, driver))
+        Ok((Tunnel { requests, shared, bytes: Arc::default() }, driver))
     }
 }
 
 impl Tunnel {
+    /// The same tunnel; the bytes of streams opened with it are counted in `bytes`.
+    #[must_use]
+    pub fn counted_in(self, bytes: &Arc<ByteCounts>) -> Self {
+        Self { bytes: Arc::clone(bytes), ..self }
+    }
+
     /// Opens a stream for a request. Never waits: the stream can be written at once.
     ///
     /// # Errors
@@ -117,6 +127,7 @@ impl Tunnel {
             Ok((response, body)) => Ok(OpeningStream {
                 send: SendHalf::new(body),
                 answer: Answer::Awaited(response),
+                bytes: Arc::clone(&self.bytes),
                 _slot: slot,
             }),
             Err(error) => {
@@ -170,6 +181,15 @@ impl OpeningStream {
         self.send.reset(Reason::NO_ERROR);
     }
 
+    /// Says that the exchange is over and how it went, after the bytes written so far. The developer's side then closes
+    /// its direction.
+    ///
+    /// # Errors
+    /// When the stream is over already.
+    pub fn conclude(&mut self, report: Report) -> io::Result<()> {
+        self.send.conclude(report)
+    }
+
     /// Ends the request with RST_STREAM, as when its client went away.
     pub fn reset(mut self, reason: Reason) {
         self.send.reset(reason);
@@ -206,15 +226,24 @@ impl AsyncRead for OpeningStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let recv = ready!(self.poll_answer(cx))?;
-        Pin::new(recv).poll_read(cx, buf)
+        let outcome = ready!(Pin::new(recv).poll_read(cx, buf));
+        self.bytes.received(buf.filled().len() - before);
+        Poll::Ready(outcome)
     }
 }
 
 impl AsyncWrite for OpeningStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = ready!(Pin::new(&mut self.send).poll_write(cx, buf));
-        Poll::Ready(result.map_err(|error| self.explain(error, cx)))
+        Poll::Ready(match result {
+            Ok(written) => {
+                self.bytes.sent(written);
+                Ok(written)
+            }
+            Err(error) => Err(self.explain(error, cx)),
+        })
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

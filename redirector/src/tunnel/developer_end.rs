@@ -1,7 +1,6 @@
 //! The developer's end of the tunnel: takes each stream to the local server. HTTP/2 server.
 
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
@@ -12,12 +11,12 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Request, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::error::{Refusal, TunnelError};
 use super::liveness::LivenessConfig;
+use super::local_server::{LocalConnector, LocalServer, LocalStream};
 use super::meta::{StreamMeta, accepted};
 use super::relay::{RelayEnd, Traffic, relay};
 use super::stream::TunnelStream;
@@ -30,9 +29,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where requests go and how patient to be.
 #[derive(Clone, Debug)]
 pub struct DeveloperEnd {
-    /// The local server, `HOST:PORT`. A name is looked up for each request and all its addresses are tried, as
-    /// `localhost` is `::1` for some servers and `127.0.0.1` for others.
-    pub to: String,
+    /// The local server.
+    pub to: LocalServer,
     /// How long the local server may take to accept a connection.
     pub connect_timeout: Duration,
     pub liveness: LivenessConfig,
@@ -47,9 +45,12 @@ pub struct RoutedRequest {
     pub path: String,
     pub protocol: Protocol,
     pub client: SocketAddr,
-    /// As the local server answered; `None` when it did not, or not in HTTP/1.x.
+    /// As the local server answered; `None` when it did not, or not in HTTP.
     pub status: Option<u16>,
+    /// HTTP/1.x: what the local server was sent, heads and framing included. HTTP/2: content only; also heads and
+    /// framing when it was not the agent that ended the request.
     pub request_bytes: u64,
+    /// The same of the answer.
     pub response_bytes: u64,
     pub duration: Duration,
     pub outcome: Outcome,
@@ -68,8 +69,8 @@ pub enum Outcome {
 impl DeveloperEnd {
     /// Takes requests to `to`, with the defaults: 5 s to connect, [`LivenessConfig::default`].
     #[must_use]
-    pub fn new(to: impl Into<String>) -> Self {
-        Self { to: to.into(), connect_timeout: Duration::from_secs(5), liveness: LivenessConfig::default() }
+    pub fn new(to: LocalServer) -> Self {
+        Self { to, connect_timeout: Duration::from_secs(5), liveness: LivenessConfig::default() }
     }
 
     /// Serves the tunnel until it ends and returns why. Each finished request is reported to `on_finished`, which must
@@ -91,7 +92,11 @@ impl DeveloperEnd {
             Err(_) => return TunnelError::Dead { silence: HANDSHAKE_TIMEOUT },
         };
         let mut heartbeat = Heartbeat::new(self.liveness, heard, connection.ping_pong());
-        let local = Arc::new(Local { end: self, on_finished });
+        let local = Arc::new(Local {
+            connector: LocalConnector::new(self.to),
+            connect_timeout: self.connect_timeout,
+            on_finished,
+        });
         let mut requests = JoinSet::new();
         let reason = loop {
             let next = poll_fn(|cx| match connection.poll_accept(cx) {
@@ -119,7 +124,9 @@ impl DeveloperEnd {
 }
 
 struct Local<F> {
-    end: DeveloperEnd,
+    /// Or why there is none.
+    connector: Result<LocalConnector, String>,
+    connect_timeout: Duration,
     on_finished: F,
 }
 
@@ -136,7 +143,17 @@ impl<F: Fn(RoutedRequest) + Send + Sync> Local<F> {
         };
         let (started, clock) = (SystemTime::now(), Instant::now());
         let mut traffic = Traffic::default();
-        let outcome = self.exchange(request.into_body(), respond, &mut traffic).await;
+        let mut outcome = self.exchange(meta.protocol, request.into_body(), respond, &mut traffic).await;
+        // In HTTP/2 only the agent, which frames it, knows what has passed.
+        let Traffic { mut request_bytes, mut response_bytes, status, report } = traffic;
+        let mut status = status.status();
+        if let Some(report) = report {
+            (request_bytes, response_bytes) = (report.request_bytes, report.response_bytes);
+            status = report.status;
+            if report.cut_off {
+                outcome = Outcome::Reset;
+            }
+        }
         (self.on_finished)(RoutedRequest {
             intercept: meta.intercept,
             started,
@@ -144,9 +161,9 @@ impl<F: Fn(RoutedRequest) + Send + Sync> Local<F> {
             path: meta.path,
             protocol: meta.protocol,
             client: meta.client,
-            status: traffic.status.status(),
-            request_bytes: traffic.request_bytes,
-            response_bytes: traffic.response_bytes,
+            status,
+            request_bytes,
+            response_bytes,
             duration: clock.elapsed(),
             outcome,
         });
@@ -154,12 +171,13 @@ impl<F: Fn(RoutedRequest) + Send + Sync> Local<F> {
 
     async fn exchange(
         &self,
+        protocol: Protocol,
         request: RecvStream,
         mut respond: SendResponse<Bytes>,
         traffic: &mut Traffic,
     ) -> Outcome {
         let connected = tokio::select! {
-            connected = self.connect() => connected,
+            connected = self.connect(protocol) => connected,
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return Outcome::Reset,
         };
         match connected {
@@ -178,30 +196,10 @@ impl<F: Fn(RoutedRequest) + Send + Sync> Local<F> {
         }
     }
 
-    async fn connect(&self) -> Result<TcpStream, String> {
-        let to = &self.end.to;
-        let error = match timeout(self.end.connect_timeout, TcpStream::connect(to)).await {
-            Ok(Ok(stream)) => {
-                // Only latency is at stake.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Ok(Err(error)) => error,
-            Err(_) => io::ErrorKind::TimedOut.into(),
-        };
-        Err(match error.kind() {
-            io::ErrorKind::ConnectionRefused => {
-                format!(
-                    "nothing listens on {to} on the developer's machine; start the local server, or give its address with --to"
-                )
-            }
-            io::ErrorKind::TimedOut => {
-                format!(
-                    "{to} did not accept a connection within {:?} on the developer's machine",
-                    self.end.connect_timeout
-                )
-            }
-            _ => format!("cannot connect to {to} on the developer's machine: {error}"),
-        })
+    async fn connect(&self, protocol: Protocol) -> Result<LocalStream, String> {
+        match &self.connector {
+            Ok(connector) => connector.connect(protocol, self.connect_timeout).await,
+            Err(reason) => Err(reason.clone()),
+        }
     }
 }

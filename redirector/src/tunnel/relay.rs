@@ -3,11 +3,12 @@
 use std::io;
 
 use h2::Reason;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, split};
 use tokio::sync::Notify;
 
 use super::error::StreamError;
+use super::local_server::LocalStream;
+use super::report::Report;
 use super::response_status::ResponseStatus;
 use super::stream::TunnelStream;
 
@@ -20,6 +21,8 @@ pub struct Traffic {
     pub request_bytes: u64,
     pub response_bytes: u64,
     pub status: ResponseStatus,
+    /// What the agent said at the end.
+    pub report: Option<Report>,
 }
 
 /// How the exchange ended.
@@ -35,11 +38,11 @@ pub enum RelayEnd {
 
 /// Copies until both directions have ended or one has failed. A reset by the agent resets the local connection; when
 /// the local server breaks off, the agent's side reads what came before and then a ConnectionReset.
-pub async fn relay(mut stream: TunnelStream, mut local: TcpStream, traffic: &mut Traffic) -> RelayEnd {
-    let Traffic { request_bytes, response_bytes, status } = traffic;
+pub async fn relay(mut stream: TunnelStream, local: LocalStream, traffic: &mut Traffic) -> RelayEnd {
+    let Traffic { request_bytes, response_bytes, status, report } = traffic;
     let mut answered = false;
+    let (mut from_local, mut to_local) = split(local);
     let result = {
-        let (mut from_local, mut to_local) = local.split();
         let (send, recv) = (&mut stream.send, &mut stream.recv);
         // Once the answer is out, the response's side only keeps watch while the request's side finishes.
         let request_done = Notify::new();
@@ -50,9 +53,16 @@ pub async fn relay(mut stream: TunnelStream, mut local: TcpStream, traffic: &mut
                 if data.is_empty() {
                     // The server may have closed already.
                     let _ = to_local.shutdown().await;
-                    return Ok(());
+                    *report = recv.report();
+                    // The agent wants no more of the answer.
+                    return if report.is_some() { Err(RelayEnd::Finished) } else { Ok(()) };
                 }
-                match to_local.write(data).await {
+                let written = async {
+                    let written = to_local.write(data).await?;
+                    to_local.flush().await?;
+                    Ok::<_, io::Error>(written)
+                };
+                match written.await {
                     Ok(written) => {
                         recv.consume(written);
                         *request_bytes += written as u64;
@@ -87,12 +97,17 @@ pub async fn relay(mut stream: TunnelStream, mut local: TcpStream, traffic: &mut
     };
     match result {
         Ok(((), ())) => RelayEnd::Finished,
+        Err(RelayEnd::Finished) => {
+            // Fails only when the stream is gone.
+            let _ = stream.send.shutdown().await;
+            RelayEnd::Finished
+        }
         Err(RelayEnd::Cancelled(error)) => {
             if answered || StreamError::reset_reason(&error) == Some(Reason::NO_ERROR) {
                 return RelayEnd::Finished;
             }
             // Closes with RST, so that the server learns that nobody waits for the answer.
-            let _ = local.set_zero_linger();
+            from_local.unsplit(to_local).reset_on_close();
             RelayEnd::Cancelled(error)
         }
         Err(end) => {

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::StreamError;
+use super::report::Report;
 
 /// What one write hands to h2 at most. Bytes.
 const PIECE: usize = 64 << 10;
@@ -37,6 +38,7 @@ pub struct RecvHalf {
     stream: RecvStream,
     chunk: Bytes,
     state: RecvState,
+    report: Option<Report>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,6 +88,15 @@ impl SendHalf {
     pub(super) fn reset(&mut self, reason: Reason) {
         self.state = SendState::Reset;
         self.stream.send_reset(reason);
+    }
+
+    /// Ends this direction with a report.
+    pub(super) fn conclude(&mut self, report: Report) -> io::Result<()> {
+        self.stream
+            .send_trailers(report.to_trailers())
+            .map_err(|error| StreamError::from(error).into_io())?;
+        self.state = SendState::Shut;
+        Ok(())
     }
 
     /// Resolves when the peer resets the stream or the tunnel ends.
@@ -163,12 +174,17 @@ impl Drop for SendHalf {
 
 impl RecvHalf {
     pub(super) fn new(stream: RecvStream) -> Self {
-        Self { stream, chunk: Bytes::new(), state: RecvState::Open }
+        Self { stream, chunk: Bytes::new(), state: RecvState::Open, report: None }
     }
 
     /// Everything was received and taken.
     pub(super) fn ended(&self) -> bool {
         self.state != RecvState::Open || (self.chunk.is_empty() && self.stream.is_end_stream())
+    }
+
+    /// What the writer said at the end about the request as a whole.
+    pub(super) fn report(&self) -> Option<Report> {
+        self.report
     }
 
     /// Ready with a chunk, or with none at the end.
@@ -190,8 +206,12 @@ impl RecvHalf {
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<RecvState> {
         Poll::Ready(match ready!(self.stream.poll_trailers(cx)) {
             Ok(Some(trailers)) if trailers.contains_key(BROKEN_OFF) => RecvState::BrokenOff,
+            Ok(Some(trailers)) => {
+                self.report = Report::from_trailers(&trailers);
+                RecvState::Ended
+            }
             // A reset after END_STREAM concerns the other direction.
-            Ok(_) | Err(_) => RecvState::Ended,
+            Ok(None) | Err(_) => RecvState::Ended,
         })
     }
 

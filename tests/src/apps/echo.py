@@ -1,4 +1,4 @@
-"""An HTTP/1.1 app that reports what it was sent: echo.py NAME PORT... [--dual-stack] [--file PATH]
+"""An HTTP/1.1 app that reports what it was sent: echo.py NAME PORT... [--dual-stack] [--file PATH] [--tls CERT KEY]
 
 Any path answers with a JSON report of the request. Special paths:
 
@@ -22,6 +22,7 @@ import hashlib
 import itertools
 import json
 import socket
+import ssl
 import urllib.parse
 
 connections = itertools.count()
@@ -179,7 +180,7 @@ def send(writer, status, body, headers=(), head_only=False):
 async def main():
     servers = []
     for port in options.ports:
-        how = {"limit": 1 << 20, "backlog": 4096}
+        how = {"limit": 1 << 20, "backlog": 4096, "ssl": tls(*options.tls) if options.tls else None}
         if options.dual_stack:
             listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
             servers.append(await asyncio.start_server(serve, sock=listener, **how))
@@ -189,10 +190,17 @@ async def main():
     await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
+def tls(certificate, key):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
 arguments = argparse.ArgumentParser()
 arguments.add_argument("name")
 arguments.add_argument("ports", nargs="+", type=int)
 arguments.add_argument("--dual-stack", action="store_true")
 arguments.add_argument("--file")
+arguments.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
 options = arguments.parse_args()
 asyncio.run(main())

@@ -92,6 +92,24 @@ fn wrong_usage_is_exit_code_2_and_a_hint() {
         vec!["intercept", "netns:a", "--port", "1", "--to", "127.0.0.1:1", "--header", "no-equals-sign"],
         vec!["intercept", "netns:a", "--port", "1", "--to", "127.0.0.1:1", "--header", "a b=c"],
         vec!["intercept", "netns:a", "--port", "1", "--to", "127.0.0.1:1", "--all", "--header", "a=b"],
+        vec!["intercept", "netns:a", "--port", "1", "--to", "127.0.0.1:1", "--header-regex", "a=("],
+        vec!["intercept", "netns:a", "--port", "1", "--to", "127.0.0.1:1", "--path", "no-slash"],
+        vec![
+            "intercept",
+            "netns:a",
+            "--port",
+            "1",
+            "--to",
+            "127.0.0.1:1",
+            "--path",
+            "/a",
+            "--path-prefix",
+            "/a",
+        ],
+        vec!["intercept", "netns:a", "--port", "1", "--to", "127.0.0.1:1", "--method", "get"],
+        vec!["intercept", "netns:a", "--port", "1", "--to", "127.0.0.1:1", "--preset", "no-such-tool=a"],
+        vec!["explain", "netns:a"],
+        vec!["explain", "netns:a", "--port", "1", "--header", "x-dev=alice"],
         vec!["list", "--output", "no-such-format"],
     ] {
         let output = Command::new(redirector_binary()).args(&arguments).output().unwrap();
@@ -102,7 +120,8 @@ fn wrong_usage_is_exit_code_2_and_a_hint() {
 
 #[test]
 fn help_is_printed_for_every_command() {
-    for command in ["agent", "intercept", "list", "status", "remove", "targets", "check", "token"] {
+    for command in ["agent", "intercept", "list", "explain", "status", "remove", "targets", "check", "token"]
+    {
         let output = Command::new(redirector_binary()).args([command, "--help"]).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{command}");
         assert!(String::from_utf8_lossy(&output.stdout).contains("Usage"), "{command}");

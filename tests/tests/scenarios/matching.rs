@@ -1,8 +1,8 @@
 //! Which requests carry the context.
 
-use lab::{Agent, App, Developer, Intercept};
+use lab::{Agent, AgentOptions, App, Developer, Intercept, Lab};
 
-use crate::scene::{LOCAL, PORT, in_lab, intercepted, who_answers};
+use crate::scene::{LOCAL, PORT, in_lab, intercepted, who_answers, who_answers_curl};
 
 #[test]
 fn a_header_matches_by_any_of_its_lines_and_in_any_case_of_its_name() {
@@ -38,7 +38,7 @@ fn a_catch_all_takes_every_request() {
     in_lab(|lab| {
         let (_app, _alice_app) =
             (App::echo(lab, &lab.pod, "app", &[PORT]), App::echo(lab, &lab.dev, "alice", &[LOCAL]));
-        let agent = Agent::start(lab);
+        let agent = Agent::start_with(lab, &AgentOptions::allow_all());
         let alice = Intercept::new(lab, &agent, PORT, LOCAL).argument("--all").start(lab);
         assert_eq!(who_answers(lab, "x-any: thing"), "alice");
         assert!(alice.interrupt().success());
@@ -87,6 +87,147 @@ fn every_random_key_is_another_one() {
         let mut two = Intercept::new(lab, &agent, PORT, LOCAL).name("two").start(lab);
         assert_ne!(random_key(&mut one), random_key(&mut two));
     });
+}
+
+#[test]
+fn a_header_regex_takes_whole_values_of_any_line() {
+    with_flags(&["--header-regex", "x-dev=al.*|bob"], |lab| {
+        for header in ["x-dev: alice", "X-DEV: al", "x-dev: bob", "x-dev: carol\r\nx-dev:  alice "] {
+            assert_eq!(who_answers(lab, header), "alice", "{header:?}");
+        }
+        for header in ["x-dev: bobby", "x-dev: a bob", "x-dev: Alice", "x-dev2: alice", "x-dev:"] {
+            assert_eq!(who_answers(lab, header), "app", "{header:?}");
+        }
+    });
+}
+
+#[test]
+fn baggage_is_compared_decoded_and_with_all_its_lines() {
+    with_flags(&["--baggage", "user=Am\u{e9}lie B"], |lab| {
+        for headers in [
+            &["baggage: user=Am%C3%A9lie%20B"][..],
+            &["baggage: user = %41m%c3%a9lie%20B ;p=q, a=b"],
+            &["baggage: a=b", "Baggage: user=Am%C3%A9lie%20B"],
+        ] {
+            assert_eq!(who_answers_curl(lab, &as_arguments(headers), "/"), "alice", "{headers:?}");
+        }
+        for headers in [
+            &["baggage: user=Am%C3%A9lie"][..],
+            &["baggage: user=Amelie%20B"],
+            &["baggage: User=Am%C3%A9lie%20B"],
+            &["baggage: a=b;user=Am%C3%A9lie%20B"],
+            &["user: Am%C3%A9lie%20B"],
+        ] {
+            assert_eq!(who_answers_curl(lab, &as_arguments(headers), "/"), "app", "{headers:?}");
+        }
+    });
+}
+
+#[test]
+fn trace_state_is_compared_with_all_its_lines() {
+    with_flags(&["--tracestate", "vendor=alice"], |lab| {
+        let traceparent = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        for headers in [
+            &[traceparent, "tracestate: a=b,vendor=alice"][..],
+            &[traceparent, "tracestate: a=b", "TraceState: ,vendor=alice ,"],
+        ] {
+            assert_eq!(who_answers_curl(lab, &as_arguments(headers), "/"), "alice", "{headers:?}");
+        }
+        for headers in [
+            &[traceparent, "tracestate: vendor=al"][..],
+            &[traceparent, "tracestate: vendor=alice2"],
+            &[traceparent, "tracestate: vendor= alice"],
+            &["baggage: vendor=alice"],
+        ] {
+            assert_eq!(who_answers_curl(lab, &as_arguments(headers), "/"), "app", "{headers:?}");
+        }
+    });
+}
+
+#[test]
+fn a_path_is_taken_with_any_query_and_in_any_spelling() {
+    with_flags(&["--path", "/caf\u{e9}/menu"], |lab| {
+        for path in ["/caf%C3%A9/menu", "/caf%c3%a9/menu?x=/y", "/x/../%63af%C3%A9/./menu"] {
+            assert_eq!(who_answers_curl(lab, &["--path-as-is"], path), "alice", "{path}");
+        }
+        for path in ["/", "/caf%C3%A9/menu/", "/caf%C3%A9/menus", "/caf%C3%A9%2Fmenu", "/?/caf%C3%A9/menu"] {
+            assert_eq!(who_answers_curl(lab, &["--path-as-is"], path), "app", "{path}");
+        }
+    });
+}
+
+#[test]
+fn a_path_prefix_is_taken_by_whole_elements() {
+    with_flags(&["--path-prefix", "/api"], |lab| {
+        for path in ["/api", "/api/", "/api/cart?x", "/api?x"] {
+            assert_eq!(who_answers_curl(lab, &[], path), "alice", "{path}");
+        }
+        for path in ["/", "/apix", "/ap", "/x/api", "/api/../x", "/?/api"] {
+            assert_eq!(who_answers_curl(lab, &["--path-as-is"], path), "app", "{path}");
+        }
+        // What a client sends to a proxy, and what it sends to no path at all.
+        let url = "http://shop.test/api/cart";
+        assert_eq!(who_answers_curl(lab, &["--request-target", url], "/"), "alice");
+        assert_eq!(who_answers_curl(lab, &["--request-target", "*", "-X", "OPTIONS"], "/"), "app");
+    });
+}
+
+#[test]
+fn a_path_regex_takes_whole_paths() {
+    with_flags(&["--path-regex", "/v[12]/users/[0-9]+"], |lab| {
+        for path in ["/v1/users/7", "/v2/users/42?x=y"] {
+            assert_eq!(who_answers_curl(lab, &[], path), "alice", "{path}");
+        }
+        for path in ["/v3/users/7", "/v1/users/7/x", "/x/v1/users/7", "/v1/users/"] {
+            assert_eq!(who_answers_curl(lab, &[], path), "app", "{path}");
+        }
+    });
+}
+
+#[test]
+fn one_of_several_methods_is_enough() {
+    with_flags(&["--method", "POST", "--method", "PURGE"], |lab| {
+        for method in ["POST", "PURGE"] {
+            assert_eq!(who_answers_curl(lab, &["-X", method], "/"), "alice", "{method}");
+        }
+        for method in ["GET", "PUT", "post", "POSTS"] {
+            assert_eq!(who_answers_curl(lab, &["-X", method], "/"), "app", "{method}");
+        }
+    });
+}
+
+#[test]
+fn flags_of_different_kinds_must_all_hold() {
+    let flags =
+        ["--header", "x-dev=alice", "--baggage", "team=red", "--path-prefix", "/api", "--method", "POST"];
+    with_flags(&flags, |lab| {
+        let all = ["-X", "POST", "-H", "x-dev: alice", "-H", "baggage: team=red"];
+        assert_eq!(who_answers_curl(lab, &all, "/api/x"), "alice");
+        assert_eq!(who_answers_curl(lab, &all, "/x"), "app");
+        for missing in [0..2, 2..4, 4..6] {
+            let some = [&all[..missing.start], &all[missing.end..]].concat();
+            assert_eq!(who_answers_curl(lab, &some, "/api/x"), "app", "{some:?}");
+        }
+    });
+}
+
+/// The echo app in the pod, intercepted with these flags for alice.
+fn with_flags(flags: &[&str], body: impl FnOnce(&Lab)) {
+    in_lab(|lab| {
+        let (_app, _alice_app) =
+            (App::echo(lab, &lab.pod, "app", &[PORT]), App::echo(lab, &lab.dev, "alice", &[LOCAL]));
+        let agent = Agent::start(lab);
+        let intercept = flags
+            .iter()
+            .fold(Intercept::new(lab, &agent, PORT, LOCAL), |intercept, flag| intercept.argument(flag));
+        let _alice = intercept.start(lab);
+        body(lab);
+    });
+}
+
+/// Header lines as curl's arguments.
+fn as_arguments<'a>(headers: &[&'a str]) -> Vec<&'a str> {
+    headers.iter().flat_map(|header| ["-H", header]).collect()
 }
 
 /// The key, from the curl line that the command prints.

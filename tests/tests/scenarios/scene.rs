@@ -6,7 +6,9 @@ use std::{
     thread,
 };
 
-use lab::{Agent, App, Connection, Curl, Developer, Family, Host, Intercept, Lab, Response, eventually};
+use lab::{
+    Agent, AgentOptions, App, Connection, Curl, Developer, Family, Host, Intercept, Lab, Response, eventually,
+};
 use serde_json::Value;
 
 /// Where the app is intercepted, and where the very same app is not: what both say must be the same.
@@ -96,9 +98,13 @@ pub struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     pub fn new(lab: &'a Lab) -> Self {
+        Self::with_agent(lab, &AgentOptions::default())
+    }
+
+    pub fn with_agent(lab: &'a Lab, options: &AgentOptions) -> Self {
         let app = App::echo(lab, &lab.pod, "app", &[PORT, DIRECT]);
         let alice_app = App::echo(lab, &lab.dev, "alice", &[LOCAL]);
-        let agent = Agent::start(lab);
+        let agent = Agent::start_with(lab, options);
         let alice = for_alice(lab, &agent).start(lab);
         Self { alice, agent, alice_app, app, lab }
     }
@@ -152,6 +158,15 @@ pub fn who_answers(lab: &Lab, header: &str) -> String {
 #[track_caller]
 pub fn ask_whoami(from: &Host, to: SocketAddr, header: &str) -> Response {
     from.connect(to).ask(format!("GET /whoami HTTP/1.1\r\nHost: pod.test\r\n{header}\r\n\r\n"))
+}
+
+/// Who answers curl's request to the intercepted port; `arguments` may be any of curl's, `path` has the query.
+#[track_caller]
+pub fn who_answers_curl(lab: &Lab, arguments: &[&str], path: &str) -> String {
+    let url = format!("http://{}{path}", lab.pod.at(PORT));
+    let answer = Curl::on(&lab.client).request(&url, arguments, &[]).answer();
+    let report: Value = serde_json::from_str(&answer.body).expect("a report");
+    text(&report, "served_by")
 }
 
 /// The server that signed a report.

@@ -1,11 +1,11 @@
 //! Who may intercept what.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Output};
 
-use lab::{Agent, AgentOptions, Intercept, Lab};
+use lab::{Agent, AgentOptions, Intercept, Lab, redirector_binary};
 use serde_json::Value;
 
-use crate::scene::{PORT, for_alice, in_lab, intercepted};
+use crate::scene::{ALICE, PORT, for_alice, in_lab, intercepted};
 
 #[test]
 fn no_token_no_intercept() {
@@ -98,6 +98,31 @@ fn a_token_limited_to_targets_is_for_these_only() {
         assert!(refusal.stderr.contains("target"), "{refusal:?}");
         let _bob = bobs(lab, agent).token_file(&token_file(lab, &here)).start(lab);
         assert_eq!(agent.list().len(), 2);
+    });
+}
+
+#[test]
+fn a_token_limited_to_other_targets_explains_nothing() {
+    intercepted(|scene| {
+        let (lab, agent) = (scene.lab, &scene.agent);
+        let pod = lab.pod.netns.target();
+        let here = created(agent, &["token", "create", "here", "--target", &pod]);
+        let elsewhere = created(agent, &["token", "create", "elsewhere", "--target", "netns:some-other"]);
+        let explain = |token: &str| -> Output {
+            let mut command = lab.dev.netns.command(&redirector_binary().to_string_lossy());
+            command.args(["explain", &pod, "--port", &PORT.to_string(), "-H", ALICE]);
+            command
+                .args(["--agent", &agent.address().to_string(), "--token-file"])
+                .arg(token_file(lab, token));
+            command.output().unwrap()
+        };
+        let refusal = explain(&elsewhere);
+        let message = String::from_utf8_lossy(&refusal.stderr);
+        assert!(refusal.status.code() == Some(1) && message.contains("token is limited"), "{refusal:?}");
+        assert!(refusal.stdout.is_empty(), "nothing is told: {refusal:?}");
+        let answer = explain(&here);
+        assert!(answer.status.success(), "{answer:?}");
+        assert!(String::from_utf8_lossy(&answer.stdout).contains("alice"), "{answer:?}");
     });
 }
 

@@ -3,7 +3,7 @@
 use lab::{Agent, App, Intercept, Lab};
 
 use crate::scene::{
-    ALICE, LOCAL, PORT, assert_routing, eventually_answers, intercepted, served_by, text, who_answers,
+    ALICE, LOCAL, PORT, assert_routing, eventually_answers, intercepted, served_by, who_answers,
 };
 
 const BOB: &str = "x-dev: bob";
@@ -25,31 +25,6 @@ fn two_developers_share_a_port_by_different_values() {
 
         assert!(bob.interrupt().success());
         eventually_answers(lab, BOB, "app");
-        assert_routing(lab);
-    });
-}
-
-#[test]
-fn the_same_value_is_refused_and_its_owner_named() {
-    intercepted(|scene| {
-        let lab = scene.lab;
-        let owner = text(&scene.agent.list()[0], "owner");
-        assert!(!owner.is_empty());
-        let refusal = for_bob(lab, &scene.agent, "alice").refused();
-        assert!(refusal.stderr.contains(&owner), "names {owner:?}: {refusal:?}");
-        assert_eq!(scene.agent.list().len(), 1);
-        assert_routing(lab);
-    });
-}
-
-#[test]
-fn a_catch_all_beside_another_intercept_is_refused_and_its_owner_named() {
-    intercepted(|scene| {
-        let lab = scene.lab;
-        let owner = text(&scene.agent.list()[0], "owner");
-        let all = Intercept::new(lab, &scene.agent, PORT, BOBS_LOCAL).name("everything").argument("--all");
-        let refusal = all.refused();
-        assert!(refusal.stderr.contains(&owner), "names {owner:?}: {refusal:?}");
         assert_routing(lab);
     });
 }

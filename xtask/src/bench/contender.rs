@@ -95,7 +95,9 @@ impl Contender {
     fn check_carried(&self, requests: u64) -> Result<()> {
         let Proxy::Agent(agent) = &self.proxy else { return Ok(()) };
         let status = agent.json(&["status"]);
-        let carried = status["targets"][0]["ports"][APP_PORT.to_string()]["live"].as_u64().unwrap_or(0);
+        let carried = status["targets"][0]["ports"][APP_PORT.to_string()]["requests"]["http/1.1"]["live"]
+            .as_u64()
+            .unwrap_or(0);
         ensure!(
             carried >= requests,
             "of {requests} requests only {carried} went through the agent: {status}"

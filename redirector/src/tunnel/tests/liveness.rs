@@ -19,7 +19,7 @@ async fn the_agent_notices_a_developer_that_stops_reading() {
     let (agent, developer) = tokio::io::duplex(1 << 16);
     let (tunnel, driver) = AgentEnd::handshake(agent, impatient()).await.unwrap();
     let driver = tokio::spawn(driver);
-    let end = DeveloperEnd { liveness: patient(), ..DeveloperEnd::new(to.to_string()) };
+    let end = DeveloperEnd { liveness: patient(), ..DeveloperEnd::new(to.to_string().parse().unwrap()) };
     let mut serving = Box::pin(end.serve(developer, |_| {}));
 
     let mut stream = tunnel.open(&meta()).unwrap();
@@ -44,7 +44,7 @@ async fn the_developer_notices_an_agent_that_stops_reading() {
     let (agent, developer) = tokio::io::duplex(1 << 16);
     let (tunnel, driver) = AgentEnd::handshake(agent, patient()).await.unwrap();
     let mut driver = Box::pin(driver);
-    let end = DeveloperEnd { liveness: impatient(), ..DeveloperEnd::new(to.to_string()) };
+    let end = DeveloperEnd { liveness: impatient(), ..DeveloperEnd::new(to.to_string().parse().unwrap()) };
     let serving = tokio::spawn(end.serve(developer, |_| {}));
     let mut stream = tunnel.open(&meta()).unwrap();
     let first = async {
@@ -66,7 +66,7 @@ async fn an_idle_tunnel_stays_up() {
     let config = LivenessConfig { interval: Duration::from_millis(1), deadline: Duration::from_secs(30) };
     let (tunnel, driver) = AgentEnd::handshake(agent, config).await.unwrap();
     let driver = tokio::spawn(driver);
-    let end = DeveloperEnd { liveness: config, ..DeveloperEnd::new(to.to_string()) };
+    let end = DeveloperEnd { liveness: config, ..DeveloperEnd::new(to.to_string().parse().unwrap()) };
     let serving = tokio::spawn(end.serve(developer, |_| {}));
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(tunnel.is_alive() && !driver.is_finished() && !serving.is_finished());

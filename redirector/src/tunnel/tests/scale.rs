@@ -79,7 +79,7 @@ async fn requests_cancelled_while_the_developer_was_away_leave_the_tunnel_up() {
         soon(stream.write_all(b"x")).await.unwrap();
         tokio::task::yield_now().await;
     }
-    let serving = tokio::spawn(DeveloperEnd::new(to.to_string()).serve(developer, |_| {}));
+    let serving = tokio::spawn(DeveloperEnd::new(to.to_string().parse().unwrap()).serve(developer, |_| {}));
     soon(echoes(tunnel.open(&meta()).unwrap(), &pattern(0, 1 << 20))).await;
     assert!(tunnel.is_alive() && !serving.is_finished());
     driver.abort();

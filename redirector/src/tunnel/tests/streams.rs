@@ -10,6 +10,7 @@ use super::support::{Pair, echo, echoes, meta, pair, patient, pattern, refusing_
 use crate::tunnel::agent_end::AgentEnd;
 use crate::tunnel::developer_end::{Outcome, RoutedRequest};
 use crate::tunnel::error::{OpenError, Refusal, StreamError, TunnelError};
+use crate::tunnel::report::Report;
 use crate::tunnel::stream::TunnelStream;
 use crate::tunnel::wire;
 
@@ -41,6 +42,27 @@ async fn a_request_reaches_the_local_server_and_is_reported() {
     assert_eq!(request.status, Some(404));
     assert_eq!((request.request_bytes, request.response_bytes), (18, 45));
     assert_eq!(request.outcome, Outcome::Ok);
+}
+
+#[tokio::test]
+async fn what_the_agent_says_at_the_end_is_what_is_reported() {
+    let to = server(echo).await;
+    for cut_off in [false, true] {
+        let mut pair = pair(to).await;
+        let mut stream = pair.open();
+        stream.write_all(b"frames").await.unwrap();
+        let mut frames = [0; 6];
+        soon(stream.read_exact(&mut frames)).await.unwrap();
+        let report = Report { status: Some(204), request_bytes: 3, response_bytes: 2, cut_off };
+        stream.conclude(report).unwrap();
+        let mut rest = Vec::new();
+        soon(stream.read_to_end(&mut rest)).await.unwrap();
+
+        let request = finished(&mut pair).await;
+        assert_eq!(request.status, Some(204));
+        assert_eq!((request.request_bytes, request.response_bytes), (3, 2));
+        assert_eq!(request.outcome, if cut_off { Outcome::Reset } else { Outcome::Ok });
+    }
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ where
     D: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (report, finished) = mpsc::unbounded_channel();
-    let end = DeveloperEnd { liveness: patient(), ..DeveloperEnd::new(to.to_string()) };
+    let end = DeveloperEnd { liveness: patient(), ..DeveloperEnd::new(to.to_string().parse().unwrap()) };
     let developer = tokio::spawn(end.serve(developer_io, move |request| {
         // The receiver is gone when the test is over.
         let _ = report.send(request);
