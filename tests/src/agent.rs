@@ -16,6 +16,7 @@ use crate::{
     lab::{Host, Lab},
     log::Log,
     process::Process,
+    wait::eventually,
 };
 
 /// The binary under test, from `$REDIRECTOR_BIN`.
@@ -239,9 +240,17 @@ impl Agent {
         self.process.wait()
     }
 
-    /// SIGSTOP: the process is there and does nothing.
+    /// SIGSTOP: the process is there and does nothing. Returns when the last of its threads has stopped.
+    #[track_caller]
     pub fn freeze(&self) {
         self.process.signal(Signal::SIGSTOP);
+        eventually("the agent has stopped", || {
+            let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+            threads.into_iter().all(|thread| {
+                let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+            })
+        });
     }
 
     /// SIGCONT.

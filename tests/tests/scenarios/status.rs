@@ -17,12 +17,15 @@ fn status_counts_connections_and_requests_by_port_and_protocol() {
         });
         eventually("the requests are counted", || port(&scene.agent)["requests"]["http/1.1"] == expected);
         let port = port(&scene.agent);
-        assert_eq!(port["connections"], serde_json::json!({ "assign": 1 }), "{port}");
+        assert_eq!(port["connections"], serde_json::json!({ "assign": 1, "park": 0 }), "{port}");
         assert_eq!(port["open"], 1, "{port}");
         assert_eq!(port["requests"]["h2"]["seen"], 0, "{port}");
         let text = scene.agent.run(&["status"]).stdout;
         assert!(text.contains("3 requests, 2 of them to the app; 1 matched"), "{text}");
-        assert!(text.contains("1 by assign, 1 open now") && !text.contains("not covered"), "{text}");
+        assert!(
+            text.contains("1 by assign, 0 by park, 1 open now") && !text.contains("not covered"),
+            "{text}"
+        );
     });
 }
 
