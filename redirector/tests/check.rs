@@ -22,7 +22,7 @@ fn this_machine_is_usable_and_every_probe_of_the_kernel_succeeds() {
         .items
         .iter()
         .filter(|item| ["program:", "map:", "helper:"].iter().any(|kind| item.name.starts_with(kind)));
-    assert_eq!(kernel.clone().count(), 14);
+    assert_eq!(kernel.clone().count(), 19);
     for item in kernel {
         assert_eq!(item.status, Status::Ok, "{item}");
     }
