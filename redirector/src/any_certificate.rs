@@ -1,20 +1,12 @@
 //! For TLS to servers that are known otherwise than by their certificate's issuer and name.
 
+use crate::crypto_provider::provider;
 use rustls::{
     DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{
-        CryptoProvider, WebPkiSupportedAlgorithms, ring::default_provider, verify_tls12_signature,
-        verify_tls13_signature,
-    },
+    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use std::sync::Arc;
-
-/// Passed to each configuration: a process-wide default would be somebody else's choice.
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(default_provider())
-}
 
 /// Takes any certificate. That the server holds its key is verified as always, by the handshake's signature.
 #[derive(Debug)]
@@ -25,7 +17,7 @@ pub struct AnyCertificate {
 
 impl AnyCertificate {
     pub fn new() -> Self {
-        let algorithms = default_provider().signature_verification_algorithms;
+        let algorithms = provider().signature_verification_algorithms;
         Self { algorithms, schemes: algorithms.supported_schemes() }
     }
 

@@ -10,6 +10,7 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod context;
+mod crypto_provider;
 #[cfg(target_os = "linux")]
 pub mod datapath;
 #[cfg(target_os = "linux")]

@@ -19,7 +19,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::any_certificate::{AnyCertificate, provider};
+use crate::any_certificate::AnyCertificate;
+use crate::crypto_provider::provider;
 use crate::protocol::Protocol;
 
 /// Where requests go: `HOST:PORT`, `http://HOST:PORT` or `https://HOST:PORT`.

@@ -23,6 +23,7 @@ use thiserror::Error;
 use super::identity::{AgentIdentity, DeveloperIdentity, IdentityError};
 use super::store::{AuthError, TokenStore};
 use super::token::{Fingerprint, JoinToken, TokenId};
+use crate::crypto_provider::provider;
 
 const ALPN: &[u8] = b"http/1.1";
 
@@ -136,11 +137,6 @@ pub fn explain(error: io::Error) -> TlsError {
         | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => TlsError::NotTls13(tls.clone()),
         _ => TlsError::Protocol(tls.clone()),
     }
-}
-
-/// Passed to each configuration: a process-wide default would be somebody else's choice.
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 fn key_hash(certificate: &CertificateDer<'_>) -> Result<Fingerprint, rustls::Error> {

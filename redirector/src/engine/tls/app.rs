@@ -4,10 +4,7 @@ use super::{
     hello::{self, ClientHello},
     session::Session,
 };
-use crate::{
-    any_certificate::{AnyCertificate, provider},
-    engine::socket::Socket,
-};
+use crate::{any_certificate::AnyCertificate, crypto_provider::provider, engine::socket::Socket};
 use rustls::{
     ClientConfig, ClientConnection, SignatureScheme,
     client::{ResolvesClientCert, Resumption},

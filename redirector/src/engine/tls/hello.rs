@@ -89,7 +89,7 @@ pub(super) fn all_routed() -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::any_certificate::{AnyCertificate, provider};
+    use crate::{any_certificate::AnyCertificate, crypto_provider::provider};
     use proptest::prelude::*;
     use rustls::{ClientConfig, ClientConnection};
     use std::sync::Arc;

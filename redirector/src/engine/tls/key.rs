@@ -1,6 +1,6 @@
 //! A certificate with its key. Pure: from the text of PEM files (RFC 7468).
 
-use crate::any_certificate::provider;
+use crate::crypto_provider::provider;
 use rustls::{
     Error, ServerConfig,
     pki_types::{
