@@ -23,13 +23,15 @@ mod netns;
 mod packages;
 mod process;
 mod server;
+mod shuffler;
 mod tls;
 mod tools;
 mod wait;
+mod wire;
 
 pub use agent::{Agent, AgentOptions, CommandOutput, redirector_binary};
 pub use apps::{
-    App, Ends, Http2Answers, KeepAliveClient, Nginx, WebSockets, grpc_client, http2_client, tls_ends_client,
+    App, Ends, Http2Answers, KeepAliveClient, Nginx, Software, WebSockets, grpc_client, http2_client, tls_ends_client,
     tls_ends_server, websocket_dialog,
 };
 pub use attached::{Direction, PassAll, cgroup_peername_programs, cgroup_root, tcx_programs};
@@ -42,6 +44,8 @@ pub use netns::Netns;
 pub use packages::{PACKAGES, Package};
 pub use process::Process;
 pub use server::{Peer, Server};
+pub use shuffler::{Odds, Shuffled, Shuffler};
 pub use tls::{Certificate, Kind, s_client};
 pub use tools::h2spec;
 pub use wait::{DEADLINE, eventually, eventually_some};
+pub use wire::Resets;
