@@ -43,7 +43,7 @@ fn a_bad_wire_misroutes_no_request() {
                     let sum = &sum;
                     scope.spawn(move || {
                         let rng = Rng::with_seed(seed.wrapping_add(client as u64));
-                        let mut client = Client { lab, rng, answers: Answers::default() };
+                        let mut client = Client { lab, rng, answers: Answers::default(), history: vec![] };
                         client.ask(requests / CLIENTS);
                         *sum.lock().expect("nobody panicked") += client.answers;
                     });
@@ -100,6 +100,7 @@ struct Client<'a> {
     lab: &'a Lab,
     rng: Rng,
     answers: Answers,
+    history: Vec<(Whose, usize)>,
 }
 
 impl Client<'_> {
@@ -116,6 +117,7 @@ impl Client<'_> {
         let family = Family::BOTH[self.rng.usize(0..2)];
         let mut connection = connect(self.lab, family).expect("connect");
         self.answers.connections += 1;
+        self.history.clear();
         let mut asked = 0;
         while asked < requests {
             let start = Instant::now();
@@ -147,6 +149,10 @@ impl Client<'_> {
             Whose::Alice if asked == 0 => self.answers.first[by as usize] += 1,
             Whose::Alice => self.answers.later[by as usize] += 1,
         }
+        if whose == Whose::Alice && by == By::App {
+            println!("TO APP: request {asked} of {from} {} bytes chunked {} history {:?}", request.len(), request.windows(7).any(|w| w == b"chunked"), self.history);
+        }
+        self.history.push((whose, request.len()));
         assert!(by == whose.server() || whose == Whose::Alice, "{whose:?} {number} of {from}: by {by:?}");
         1
     }
@@ -165,6 +171,7 @@ impl Client<'_> {
             let (by, _) = answer.unwrap_or_else(|error| panic!("{number} of {numbers:?}: {error}"));
             assert_eq!(by, By::App, "{number} of {numbers:?}");
         }
+        self.history.push((Whose::Other, 0));
         self.answers.pipelined += numbers.len();
         numbers.len()
     }
@@ -178,6 +185,7 @@ impl Client<'_> {
             answer(connection, number).unwrap_or_else(|error| panic!("{number} of {numbers:?}: {error}"))
         });
         assert_eq!(live, By::App);
+        self.history.push((Whose::Other, 1));
         self.answers.overtaking[alices as usize] += 1;
         2
     }

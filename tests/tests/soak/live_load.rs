@@ -20,8 +20,6 @@ pub enum Client {
     Keeps,
     /// On a new connection each time.
     Reconnects,
-    /// On one connection all the time, each head in two segments: it cannot be judged by the first.
-    Halves,
 }
 
 /// What became of the load.
@@ -87,13 +85,7 @@ impl Client {
 
     fn ask(self, connection: &mut Connection) -> By {
         let number = Number::next();
-        let request = Whose::Live.get(number);
-        let first = if self == Self::Halves { request.len() / 2 } else { request.len() };
-        connection.send(&request[..first]);
-        if first < request.len() {
-            thread::sleep(Duration::from_millis(1));
-            connection.send(&request[first..]);
-        }
+        connection.send(Whose::Live.get(number));
         let answer = answer(connection, number);
         answer.unwrap_or_else(|error| panic!("{self:?} on {}: {error}", connection.local_address())).0
     }
