@@ -10,7 +10,10 @@ pub struct Package {
 /// The Debian 12 packages the lab needs. Install them without starting daemons (a `policy-rc.d` that says no):
 /// nginx and Redis would otherwise listen on the machine itself.
 pub const PACKAGES: &[Package] = &[
-    Package { name: "apache2-bin", reason: "an app with a process for each connection, or with threads; not the service" },
+    Package {
+        name: "apache2-bin",
+        reason: "an app with a process for each connection, or with threads; not the service",
+    },
     Package { name: "curl", reason: "the client of most tests" },
     Package { name: "ethtool", reason: "packets of the size and with the checksums that a wire has" },
     Package { name: "gunicorn", reason: "an app with several processes that accept, nobody's but its own" },

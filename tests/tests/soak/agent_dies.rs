@@ -39,7 +39,7 @@ fn requests_without_the_context_never_notice_when_the_agent_is_killed_or_stopped
                 let (mut agent, mut kills) = (agent, 0);
                 for _ in 0..deaths {
                     eventually("alice answers", || alice_answers(lab));
-                    
+
                     thread::sleep(Duration::from_micros(rng.u64(0..100_000)));
                     let for_a_while = Duration::from_micros(rng.u64(0..1_000_000));
                     if rng.bool() {
