@@ -48,4 +48,4 @@ pub use shuffler::{Odds, Shuffled, Shuffler};
 pub use tls::{Certificate, Kind, s_client};
 pub use tools::h2spec;
 pub use wait::{DEADLINE, eventually, eventually_some};
-pub use wire::Resets;
+pub use wire::{Resets, Wire};

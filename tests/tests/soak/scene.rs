@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    panic::{self, AssertUnwindSafe},
     sync::{Mutex, PoisonError},
     thread,
 };
@@ -36,6 +37,14 @@ pub fn alone_in_lab(body: impl FnOnce(&Lab)) {
 pub fn alice(lab: &Lab, agent: &Agent) -> Developer {
     let intercept = Intercept::new(lab, agent, PORT, LOCAL).header("x-dev", "alice").name("alice");
     intercept.argument("--datapath").argument(&datapath()).start(lab)
+}
+
+/// Runs `work`, and when it fails shows what the agent has counted until then.
+pub fn explained<T>(agent: &Agent, work: impl FnOnce() -> T) -> T {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panicked| {
+        println!("{}", agent.run(&["status"]).stdout);
+        panic::resume_unwind(panicked)
+    })
 }
 
 /// What the agent counted on the intercepted port and in its namespace.
