@@ -14,13 +14,12 @@ use aya_ebpf::{
 };
 use core::sync::atomic::{Ordering, compiler_fence};
 use redirector_common::{
-    Counter, Tuple,
+    Connection, Counter, Existing, Raw, Tuple,
     scan::{RequestScan, ResponseScan},
 };
 
 use crate::{
-    assign::is_assigned,
-    connection::{self, Connection, PROBATION, PROVEN, UNKNOWN},
+    connection::{self, is_idle, try_lock, unlock, will_send},
     counters::count,
     hold::{self, hold},
     packet::{self, Segment, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG},
@@ -31,6 +30,16 @@ use crate::{
 /// The ports (host order) whose requests are read, and the [`name_bit`](redirector_common::name_bit)s of what is looked for in them.
 #[map]
 static INSPECTED_PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
+
+/// See [`Existing`].
+#[map]
+static EXISTING: HashMap<Tuple, Existing> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// See [`PORT_HTTP2`](redirector_common::PORT_HTTP2).
+#[map]
+static PORT_PROTOCOLS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
+
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// A connection that was held as often in vain is left alone: each time the client has to send again.
 const MAX_HOLDS: u32 = 2;
@@ -75,11 +84,11 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
                 return false;
             }
             let connection = connection::known_from_now(socket);
-            if connection.is_null() || (*connection).raw != 0 || !(*connection).try_lock() {
+            if connection.is_null() || (*connection).raw != 0 || !try_lock(&mut *connection) {
                 return false;
             }
             let held = read_request(ctx, segment, tuple, payload, names, &mut *connection, tcp);
-            (*connection).unlock();
+            unlock(&mut *connection);
             held
         }
     });
@@ -100,7 +109,7 @@ fn read_request(
     // SAFETY: the caller has a reference to the socket.
     let (rcv_nxt, snd_nxt) = unsafe { ((*tcp).rcv_nxt, (*tcp).snd_nxt) };
     let mut seen = 0;
-    if connection.phase != UNKNOWN {
+    if connection.phase != Connection::UNKNOWN {
         let behind = connection.next.wrapping_sub(segment.seq) as i32;
         if behind > 0 {
             if (segment.seq.wrapping_sub(rcv_nxt) as i32) < 0 {
@@ -117,25 +126,20 @@ fn read_request(
             lose_sight(connection);
         }
     }
-    if connection.phase == PROBATION && connection.request.is_at_start() {
-        if !connection.is_idle() {
+    if connection.phase == Connection::PROBATION && connection.request.is_at_start() {
+        if !is_idle(connection) {
             // The request that the app has not answered may have been a part of a body, and this the next.
             lose_sight(connection);
         } else if connection.requests != connection.found_at {
-            connection.phase = PROVEN;
+            connection.phase = Connection::PROVEN;
         }
     }
-    if connection.phase == UNKNOWN {
+    if connection.phase == Connection::UNKNOWN {
         if segment.seq != rcv_nxt || segment.ack != snd_nxt || !begins_like_a_request(ctx, payload) {
             return false;
         }
         // SAFETY: as above.
         let fresh = unsafe { (*tcp).bytes_received == 0 && (*tcp).data_segs_out == 0 };
-        if fresh && is_assigned(tuple.app_port) {
-            // It is new, and so the agent's own: parking it would change it for another of the agent's.
-            connection.raw = 1;
-            return false;
-        }
         find(connection, segment, fresh);
         seen = 0;
     }
@@ -144,7 +148,7 @@ fn read_request(
     // SAFETY: this processor's alone while the program runs.
     let work = unsafe { &mut *work };
     let at_start = seen == 0 && connection.request.is_at_start();
-    let idle = connection.is_idle();
+    let idle = is_idle(connection);
     work.request = connection.request;
     work.requests = connection.requests;
     work.head_requests = connection.head_requests;
@@ -161,11 +165,17 @@ fn read_request(
     // The app may not get an urgent byte where we see it (RFC 9293 §3.8.5).
     let urgent = segment.flags & TCP_URG != 0;
     if !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent {
-        if connection.phase == PROBATION && !urgent {
+        if connection.phase == Connection::PROBATION && !urgent {
             lose_sight(connection);
         } else {
-            connection.raw = 1;
-            count(Counter::RawConnection);
+            let reason = if urgent {
+                Raw::Urgent
+            } else if work.request.is_switched() {
+                Raw::Switched
+            } else {
+                Raw::NotHttp
+            };
+            leave_alone(connection, reason);
         }
         return false;
     }
@@ -175,12 +185,12 @@ fn read_request(
     let held_before = connection.holds != 0 && connection.held_seq == segment.seq;
     if held_before && connection.holds >= MAX_HOLDS {
         // The agent can't take it, or not in time; it shall not cost the client more.
-        connection.raw = 1;
-        count(Counter::RawConnection);
+        leave_alone(connection, Raw::HeldInVain);
         return false;
     }
     if at_start && wanted && !held_before {
-        if idle && connection.phase == PROVEN && segment.seq == rcv_nxt && segment.ack == snd_nxt {
+        if idle && connection.phase == Connection::PROVEN && segment.seq == rcv_nxt && segment.ack == snd_nxt
+        {
             if hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD {
                 return true;
             }
@@ -216,7 +226,7 @@ fn find(connection: &mut Connection, segment: &Segment, fresh: bool) {
     connection.found_at = connection.requests;
     connection.response_from = segment.ack;
     connection.sent_end = u64::from(segment.ack);
-    connection.phase = if fresh { PROVEN } else { PROBATION };
+    connection.phase = if fresh { Connection::PROVEN } else { Connection::PROBATION };
     compiler_fence(Ordering::Release);
     // 0 is the epoch in which nothing is followed.
     let next = connection.epoch.wrapping_add(1);
@@ -224,8 +234,14 @@ fn find(connection: &mut Connection, segment: &Segment, fresh: bool) {
 }
 
 #[inline(always)]
+fn leave_alone(connection: &mut Connection, reason: Raw) {
+    connection.raw = reason as u32;
+    count(Counter::RawConnection);
+}
+
+#[inline(always)]
 fn lose_sight(connection: &mut Connection) {
-    connection.phase = UNKNOWN;
+    connection.phase = Connection::UNKNOWN;
     count(Counter::LostSight);
 }
 
@@ -269,7 +285,7 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
         return false;
     }
     // In this order: see `hold`.
-    connection.will_send(segment.seq.wrapping_add(len + fin));
+    will_send(connection, segment.seq.wrapping_add(len + fin));
     if hold::is_held(tuple) {
         return true;
     }
@@ -310,9 +326,9 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
     let unanswered = connection.requests.wrapping_sub(work.responses) as i32;
     let unasked = unanswered < 0 || (unanswered == 0 && !work.response.is_at_start());
     if !finished || work.response.is_raw() || unasked {
-        if connection.phase == PROVEN {
-            connection.raw = 1;
-            count(Counter::RawConnection);
+        if connection.phase == Connection::PROVEN {
+            let switched = work.response.is_switched();
+            leave_alone(connection, if switched { Raw::Switched } else { Raw::NotHttp });
         } else {
             connection.broken_epoch = epoch;
         }

@@ -16,11 +16,10 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use core::{hint::black_box, mem::offset_of};
-use redirector_common::{Counter, HELD_PAYLOAD, HOLD_DEADLINE_NS, Held, HeldSegment, Tuple};
+use redirector_common::{Connection, Counter, HELD_PAYLOAD, HOLD_DEADLINE_NS, Held, HeldSegment, Tuple};
 
 use crate::{
     checksum,
-    connection::Connection,
     counters::count,
     follow::Payload,
     heartbeat::agent_alive,

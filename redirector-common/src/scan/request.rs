@@ -130,6 +130,12 @@ impl RequestScan {
         self.0.is_raw()
     }
 
+    /// It is raw because what follows may be another protocol.
+    #[inline(always)]
+    pub fn is_switched(&self) -> bool {
+        self.is_raw() && self.0.flags & UPGRADE != 0
+    }
+
     /// See [`ResponseScan::skippable`](super::ResponseScan::skippable).
     #[inline(always)]
     pub fn skippable(&self) -> u32 {
@@ -158,8 +164,11 @@ impl RequestScan {
                 if is_token_byte(byte) && message.matched < MAX_METHOD {
                     message.keep(byte);
                     METHOD
-                } else if byte != b' ' || is_connect(&message.name, message.matched) {
-                    // What follows CONNECT is not HTTP.
+                } else if byte != b' ' {
+                    RAW
+                } else if is_connect(&message.name, message.matched) {
+                    // What follows it is not HTTP.
+                    message.flags |= UPGRADE;
                     RAW
                 } else {
                     if is_head(&message.name, message.matched) {

@@ -15,7 +15,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use nix::time::{ClockId, clock_gettime};
-use redirector_common::{AddressBytes, Counter};
+use redirector_common::{AddressBytes, Counter, Existing, Tuple};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -159,6 +159,19 @@ impl Door {
         }
     }
 
+    /// What is known of connections before the first [`Self::watch`] of their port: see [`Existing`].
+    pub fn remember(&mut self, existing: impl IntoIterator<Item = (Tuple, Existing)>) {
+        if let Ok(inspection) = &mut self.inspection {
+            inspection.remember(existing);
+        }
+    }
+
+    /// What new connections to an inspected port began with, other than HTTP/1.x: bits of
+    /// [`PORT_HTTP2`](redirector_common::PORT_HTTP2) and [`PORT_TLS`](redirector_common::PORT_TLS).
+    pub fn protocols(&self, port: u16) -> u32 {
+        self.inspection.as_ref().map_or(0, |inspection| inspection.protocols(port))
+    }
+
     /// New connections to `port` can go to `listeners`, once they are to: see [`Self::assign`].
     pub fn open_port(&mut self, port: u16, listeners: &PortListeners) -> Result<(), DoorError> {
         let slot = (0..256)
@@ -168,6 +181,10 @@ impl Door {
         self.listeners.set(slot, &listeners.v4, 0)?;
         if let Some(v6) = &listeners.v6 {
             self.listeners.set(slot + 1, v6, 0)?;
+        }
+        if let Ok(inspection) = &mut self.inspection {
+            inspection.own(&listeners.v4)?;
+            listeners.v6.as_ref().map_or(Ok(()), |v6| inspection.own(v6))?;
         }
         self.slots.insert(port, slot);
         Ok(())
