@@ -1,6 +1,6 @@
 //! Established connections to a port, as a dump lists them.
 
-use super::word;
+use super::{SocketId, word};
 use crate::netlink::{self, Message};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -12,9 +12,7 @@ const SK_DIAG_BPF_STORAGE_MAP_VALUE: u16 = 3;
 /// One established connection of this namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Established {
-    pub(super) family: u8,
-    /// `struct inet_diag_sockid`, with the cookie that tells the socket from all others.
-    pub(super) id: [u8; 48],
+    pub socket: SocketId,
     /// IPv4 as IPv4, on whichever socket.
     pub local: SocketAddr,
     pub peer: SocketAddr,
@@ -34,6 +32,7 @@ pub struct Traffic {
     pub last_sent_ms: u32,
     pub last_received_ms: u32,
     pub bytes_received: u64,
+    pub bytes_acknowledged: u64,
     /// Segments with data.
     pub segments_sent: u32,
 }
@@ -41,6 +40,14 @@ pub struct Traffic {
 impl Established {
     /// The size of `struct inet_diag_msg`, which attributes follow.
     const FIXED: usize = 72;
+
+    /// For tests: an IPv4 connection without storage.
+    #[cfg(test)]
+    pub fn of(local: SocketAddr, peer: SocketAddr, traffic: Traffic) -> Self {
+        let (unread, unacknowledged) = (0, 0);
+        let socket = SocketId { family: libc::AF_INET as u8, id: [0; 48] };
+        Self { socket, local, peer, unread, unacknowledged, traffic: Some(traffic), storage: None }
+    }
 
     pub(super) fn parse(message: &Message) -> Option<Self> {
         let (fixed, rest) = message.payload.split_at_checked(Self::FIXED)?;
@@ -50,10 +57,9 @@ impl Established {
         let family = fixed[0];
         let port = |at: usize| u16::from_be_bytes([id[at], id[at + 1]]);
         Some(Self {
-            family,
+            socket: SocketId { family, id },
             local: SocketAddr::new(ip(family, &id[4..20])?, port(0)),
             peer: SocketAddr::new(ip(family, &id[20..36])?, port(2)),
-            id,
             unread: word(fixed, 56)?,
             unacknowledged: word(fixed, 60)?,
             traffic: attribute(INET_DIAG_INFO).and_then(Traffic::parse),
@@ -64,10 +70,12 @@ impl Established {
 
 impl Traffic {
     fn parse(info: &[u8]) -> Option<Self> {
+        let long = |at: usize| info.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
         Some(Self {
             last_sent_ms: word(info, 44)?,
             last_received_ms: word(info, 52)?,
-            bytes_received: u64::from_ne_bytes(info.get(128..136)?.try_into().ok()?),
+            bytes_received: long(128)?,
+            bytes_acknowledged: long(120)?,
             segments_sent: word(info, 156)?,
         })
     }
@@ -126,7 +134,8 @@ mod tests {
         assert_eq!(first.local, v4.peer_addr().unwrap());
         assert_eq!((first.unread, first.unacknowledged, &first.storage), (0, 0, &None));
         let traffic = first.traffic.unwrap();
-        assert_eq!((traffic.bytes_received, traffic.segments_sent), (8, 1));
+        assert_eq!((traffic.bytes_received, traffic.bytes_acknowledged), (8, 6));
+        assert_eq!(traffic.segments_sent, 1);
     }
 
     #[test]

@@ -33,6 +33,14 @@ const LISTEN: u8 = 10;
 const ESTABLISHED: u8 = 1;
 const NO_COOKIE: [u8; 8] = [0xff; 8];
 
+/// Names one socket of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketId {
+    family: u8,
+    /// `struct inet_diag_sockid`, with the cookie that tells the socket from all others.
+    id: [u8; 48],
+}
+
 /// Asks about sockets of the network namespace in which it was opened.
 #[derive(Debug)]
 pub struct SockDiag(netlink::Socket);
@@ -89,7 +97,7 @@ impl SockDiag {
     /// # Errors
     /// `EOPNOTSUPP` when the kernel was built without `CONFIG_INET_DIAG_DESTROY`, `EPERM` without `CAP_NET_ADMIN`.
     pub fn close(&self, connection: &Established) -> io::Result<bool> {
-        self.destroy(connection.family, &connection.id)
+        self.destroy(connection.socket)
     }
 
     /// Whether [`Self::close`] can work here. Closes nothing.
@@ -98,11 +106,11 @@ impl SockDiag {
     /// As there.
     pub fn can_close(&self) -> io::Result<()> {
         let nobody = SocketAddr::from(([127, 0, 0, 1], 0));
-        self.destroy(libc::AF_INET as u8, &id(nobody, nobody)).map(drop)
+        self.destroy(SocketId { family: family(nobody), id: id(nobody, nobody) }).map(drop)
     }
 
-    fn destroy(&self, family: u8, id: &[u8; 48]) -> io::Result<bool> {
-        let fixed = fixed(family, 0, u32::MAX, id);
+    fn destroy(&self, socket: SocketId) -> io::Result<bool> {
+        let fixed = fixed(socket.family, 0, u32::MAX, &socket.id);
         match self.0.acknowledged(Request::new(SOCK_DESTROY, libc::NLM_F_ACK, &fixed)) {
             Ok(()) => Ok(true),
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(false),
