@@ -63,7 +63,7 @@ pub enum Counter {
     HoldExpired = 12,
     /// Passed on instead of held: no room for it, or another packet came in between.
     HoldFailed = 13,
-    /// Passed on instead of held: its checksum is wrong.
+    /// Passed on instead of held, for the app's side to drop: its checksum is wrong.
     BadChecksum = 14,
     /// A connection that is left alone from now on: not HTTP/1.x, or not any more, or not beyond doubt.
     RawConnection = 15,

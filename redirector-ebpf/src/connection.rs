@@ -8,7 +8,7 @@ use aya_ebpf::{
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
 };
-use core::intrinsics::{AtomicOrdering, atomic_xchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xchg};
 use redirector_common::Connection;
 
 /// See [`Connection`]. What a listening socket has, connections inherit that are accepted from it.
@@ -77,12 +77,42 @@ pub fn unlock(connection: &mut Connection) {
     unsafe { lock.write_volatile(0) };
 }
 
+/// In `sent_end`: it has a value.
+const SAID: u64 = 1 << 32;
+
+/// From now on `sent_end` is what the app has said, which so far ends at `end`.
+#[inline(always)]
+pub fn start_listening(connection: &mut Connection, end: u32) {
+    let sent_end = &raw mut connection.sent_end;
+    // SAFETY: aligned, and valid as long as the connection. The egress program may have been faster.
+    unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+            sent_end,
+            0,
+            SAID | u64::from(end),
+        )
+    };
+}
+
 /// Says what the app is about to send. A full barrier: see `hold`.
 #[inline(always)]
 pub fn will_send(connection: &mut Connection, end: u32) {
     let sent_end = &raw mut connection.sent_end;
     // SAFETY: as above.
-    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(sent_end, u64::from(end)) };
+    let said = unsafe { sent_end.read_volatile() };
+    // It may send something again.
+    let again = said != 0 && (end.wrapping_sub(said as u32) as i32) < 0;
+    let new = if again { said } else { SAID | u64::from(end) };
+    // SAFETY: as above.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(sent_end, new) };
+}
+
+/// The app has said nothing beyond `end`, and is not about to.
+#[inline(always)]
+pub fn has_said(connection: &Connection, end: u32) -> bool {
+    let sent_end = &raw const connection.sent_end;
+    // SAFETY: as above.
+    unsafe { sent_end.read_volatile() == SAID | u64::from(end) }
 }
 
 /// No request waits for its answer.

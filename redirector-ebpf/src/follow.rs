@@ -1,43 +1,40 @@
 //! Door C: follows the requests and responses of connections that the app has, so that it is known where the next request
-//! begins, and stops those that may be a developer's.
+//! begins, and stops those that may be a developer's. (Responses: see `responses`.)
 //!
-//! A gap, or a segment that the app had to be sent again, ends what is known (`UNKNOWN`). It begins again with a
+//! A gap in a head, or a segment that the app had to be sent again, ends what is known (`UNKNOWN`). It begins again with a
 //! segment that is exactly what the app expects next, at a time when the app has said all it had to say, and that looks
-//! like a request; and it is relied on after a whole exchange (`PROBATION`, `PROVEN`).
+//! like a request; after a whole exchange (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
 
 use aya_ebpf::{
     bindings::bpf_tcp_sock as TcpSock,
-    helpers::generated::{bpf_sk_fullsock, bpf_tcp_sock},
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_sk_fullsock, bpf_tcp_sock},
+    },
     macros::map,
     maps::HashMap,
     programs::TcContext,
 };
 use core::sync::atomic::{Ordering, compiler_fence};
-use redirector_common::{
-    Connection, Counter, Existing, Raw, Tuple,
-    scan::{RequestScan, ResponseScan},
-};
+use redirector_common::{Connection, Counter, Existing, PORT_TLS, Raw, Tuple, scan::RequestScan};
 
 use crate::{
-    connection::{self, is_idle, try_lock, unlock, will_send},
+    checksum,
+    connection::{self, is_idle, start_listening, try_lock, unlock},
     counters::count,
     hold::{self, hold},
-    packet::{self, Segment, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG},
-    scanning,
+    packet::{self, Segment, TCP_RST, TCP_SYN, TCP_URG},
+    protocol, scanning, silence,
     sockets::{self, TCP_ESTABLISHED},
 };
 
 /// The ports (host order) whose requests are read, and the [`name_bit`](redirector_common::name_bit)s of what is looked for in them.
 #[map]
-static INSPECTED_PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
+pub static INSPECTED_PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
 
 /// See [`Existing`].
 #[map]
 static EXISTING: HashMap<Tuple, Existing> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
-
-/// See [`PORT_HTTP2`](redirector_common::PORT_HTTP2).
-#[map]
-static PORT_PROTOCOLS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 
@@ -79,15 +76,19 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
                 return false;
             }
             let tcp = bpf_tcp_sock(socket);
-            if tcp.is_null() || (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
-                // No socket that the agent could make has ECN.
+            if tcp.is_null() {
                 return false;
             }
             let connection = connection::known_from_now(socket);
             if connection.is_null() || (*connection).raw != 0 || !try_lock(&mut *connection) {
                 return false;
             }
-            let held = read_request(ctx, segment, tuple, payload, names, &mut *connection, tcp);
+            let held = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
+                leave_alone(&mut *connection, Raw::Ecn);
+                false
+            } else {
+                read_request(ctx, segment, tuple, payload, names, &mut *connection, tcp)
+            };
             unlock(&mut *connection);
             held
         }
@@ -108,39 +109,69 @@ fn read_request(
     let len = payload.len;
     // SAFETY: the caller has a reference to the socket.
     let (rcv_nxt, snd_nxt) = unsafe { ((*tcp).rcv_nxt, (*tcp).snd_nxt) };
+    let expected = segment.seq == rcv_nxt && segment.ack == snd_nxt;
     let mut seen = 0;
     if connection.phase != Connection::UNKNOWN {
-        let behind = connection.next.wrapping_sub(segment.seq) as i32;
-        if behind > 0 {
-            if (segment.seq.wrapping_sub(rcv_nxt) as i32) < 0 {
-                // The app has it, and so have we.
-                if behind as u32 >= len {
+        if connection.broken_epoch == connection.epoch {
+            silence::is_broken(connection, segment);
+            if connection.raw != 0 {
+                return false;
+            }
+            lose_sight(connection);
+        } else {
+            let behind = connection.next.wrapping_sub(segment.seq) as i32;
+            if behind > 0 {
+                if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0 {
+                    // What we read the first time has not got to the app: it may have been damaged.
+                    lose_sight(connection);
+                } else if behind as u32 >= len {
+                    // The app has it, and so have we.
+                    return false;
+                } else {
+                    seen = behind as u32;
+                }
+            } else if behind < 0 {
+                if (rcv_nxt.wrapping_sub(segment.seq) as i32) < 0 {
+                    // Too early: some other segment was lost or overtaken, or it is none of this connection's.
                     return false;
                 }
-                seen = behind as u32;
-            } else {
-                // What we read the first time has not got to the app: it may have been damaged.
-                lose_sight(connection);
+                // The rest came too early, and was passed on.
+                if connection.request.pass_over(behind.wrapping_neg() as u32) {
+                    connection.next = segment.seq;
+                } else {
+                    lose_sight(connection);
+                }
             }
-        } else if behind < 0 || connection.broken_epoch == connection.epoch {
-            lose_sight(connection);
         }
     }
-    if connection.phase == Connection::PROBATION && connection.request.is_at_start() {
-        if !is_idle(connection) {
-            // The request that the app has not answered may have been a part of a body, and this the next.
+    let at_boundary = seen == 0 && connection.request.is_at_start() && is_idle(connection) && expected;
+    if connection.phase == Connection::PROBATION || connection.phase == Connection::LIKELY {
+        if connection.request.is_at_start() && !is_idle(connection) {
+            // The request that the app has not answered may have been a part of a body, and this the next. Or the client
+            // does not wait for answers, and there may be more that wait.
             lose_sight(connection);
-        } else if connection.requests != connection.found_at {
-            connection.phase = Connection::PROVEN;
+        } else if at_boundary && connection.requests != connection.found_at {
+            connection.phase =
+                if silence::is_proof(connection) { Connection::PROVEN } else { Connection::LIKELY };
         }
     }
     if connection.phase == Connection::UNKNOWN {
-        if segment.seq != rcv_nxt || segment.ack != snd_nxt || !begins_like_a_request(ctx, payload) {
+        if !expected {
             return false;
         }
         // SAFETY: as above.
         let fresh = unsafe { (*tcp).bytes_received == 0 && (*tcp).data_segs_out == 0 };
-        find(connection, segment, fresh);
+        if fresh {
+            let protocol = protocol::of_opening(ctx, payload);
+            if protocol != 0 {
+                return hold_opening(ctx, segment, tuple, payload, connection, tcp, protocol);
+            }
+        } else if !begins_like_a_request(ctx, payload) {
+            connection.looks_like = protocol::of_any(ctx, payload);
+            return false;
+        }
+        let certain = fresh || was_quiet(tuple, tcp, segment);
+        find(connection, segment, certain);
         seen = 0;
     }
 
@@ -148,7 +179,7 @@ fn read_request(
     // SAFETY: this processor's alone while the program runs.
     let work = unsafe { &mut *work };
     let at_start = seen == 0 && connection.request.is_at_start();
-    let idle = is_idle(connection);
+    let at_boundary = at_start && is_idle(connection) && expected;
     work.request = connection.request;
     work.requests = connection.requests;
     work.head_requests = connection.head_requests;
@@ -179,6 +210,10 @@ fn read_request(
         }
         return false;
     }
+    if outstanding > 1 && connection.phase != Connection::PROVEN {
+        lose_sight(connection);
+        return false;
+    }
     let unjudged = work.heads == 0 && work.request.is_in_head();
     let wanted = work.first_interesting != 0 || unjudged;
     let mut not_held = work.interesting;
@@ -189,12 +224,24 @@ fn read_request(
         return false;
     }
     if at_start && wanted && !held_before {
-        if idle && connection.phase == Connection::PROVEN && segment.seq == rcv_nxt && segment.ack == snd_nxt
-        {
-            if hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD {
-                return true;
+        if at_boundary && connection.phase >= Connection::LIKELY {
+            if !checksum::is_good(ctx, segment, payload) {
+                // The app does not get it, so it has not been here.
+                count(Counter::BadChecksum);
+                return false;
             }
-            not_held = 0;
+            let may_be_held = hold::is_possible(segment);
+            if may_be_held && connection.phase == Connection::LIKELY {
+                if silence::is_worth_a_probe(connection, segment) {
+                    return true;
+                }
+                not_held = 1;
+            } else {
+                if may_be_held && hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD {
+                    return true;
+                }
+                not_held = 0;
+            }
         } else if unjudged {
             not_held = 1;
         }
@@ -211,6 +258,10 @@ fn read_request(
     connection.request = work.request;
     connection.head_requests = work.head_requests;
     connection.next = segment.seq.wrapping_add(len);
+    if work.heads != 0 && connection.phase != Connection::PROVEN {
+        // SAFETY: no preconditions.
+        connection.asked_at = unsafe { bpf_ktime_get_ns() };
+    }
     // Last: the egress program may look at once.
     compiler_fence(Ordering::Release);
     connection.requests = work.requests;
@@ -219,22 +270,65 @@ fn read_request(
 
 /// Begins to follow the connection with this segment.
 #[inline(always)]
-fn find(connection: &mut Connection, segment: &Segment, fresh: bool) {
+fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
     connection.request = RequestScan::default();
     connection.next = segment.seq;
     connection.requests = connection.responses;
     connection.found_at = connection.requests;
     connection.response_from = segment.ack;
-    connection.sent_end = u64::from(segment.ack);
-    connection.phase = if fresh { Connection::PROVEN } else { Connection::PROBATION };
+    start_listening(connection, segment.ack);
+    connection.looks_like = 0;
+    connection.phase = if certain { Connection::PROVEN } else { Connection::PROBATION };
     compiler_fence(Ordering::Release);
     // 0 is the epoch in which nothing is followed.
     let next = connection.epoch.wrapping_add(1);
     connection.epoch = if next == 0 { 1 } else { next };
 }
 
+/// Nothing was on the way when the inspection began, and nothing has been said since.
 #[inline(always)]
-fn leave_alone(connection: &mut Connection, reason: Raw) {
+fn was_quiet(tuple: &Tuple, tcp: *mut TcpSock, segment: &Segment) -> bool {
+    // SAFETY: the value is copied at once.
+    let Some(existing) = (unsafe { EXISTING.get(tuple) }).copied() else { return false };
+    // It says something once.
+    let _ = EXISTING.remove(tuple);
+    // SAFETY: the caller has a reference to the socket.
+    unsafe {
+        (*tcp).bytes_received == existing.bytes_received
+            && (*tcp).bytes_acked == existing.bytes_acked
+            && (*tcp).snd_una == segment.ack
+    }
+}
+
+/// The first segment of a connection, in another protocol than HTTP/1.x. True: it is held.
+#[inline(always)]
+fn hold_opening(
+    ctx: &TcContext,
+    segment: &Segment,
+    tuple: &Tuple,
+    payload: Payload,
+    connection: &mut Connection,
+    tcp: *mut TcpSock,
+    protocol: u32,
+) -> bool {
+    start_listening(connection, segment.ack);
+    if !checksum::is_good(ctx, segment, payload) {
+        count(Counter::BadChecksum);
+        return false;
+    }
+    protocol::note(tuple.app_port, protocol);
+    if connection.holds == 0
+        && hold::is_possible(segment)
+        && hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD
+    {
+        return true;
+    }
+    leave_alone(connection, if protocol == PORT_TLS { Raw::Tls } else { Raw::Http2 });
+    false
+}
+
+#[inline(always)]
+pub fn leave_alone(connection: &mut Connection, reason: Raw) {
     connection.raw = reason as u32;
     count(Counter::RawConnection);
 }
@@ -248,100 +342,4 @@ fn lose_sight(connection: &mut Connection) {
 #[inline(always)]
 fn begins_like_a_request(ctx: &TcContext, payload: Payload) -> bool {
     ctx.load::<u8>(payload.at as usize).is_ok_and(|byte| byte.wrapping_sub(b'A') < 26)
-}
-
-/// A segment from the app. True: the connection is held, drop it.
-#[inline(never)]
-pub fn response(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
-    if segment.flags & (TCP_SYN | TCP_RST) != 0 || !is_inspected(tuple.app_port) {
-        return false;
-    }
-    // SAFETY: the context is the one the kernel called us with; the socket of a packet lives as long as the packet.
-    unsafe {
-        let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;
-        if socket.is_null() {
-            return false;
-        }
-        let socket = bpf_sk_fullsock(socket);
-        if socket.is_null() {
-            return false;
-        }
-        let connection = connection::known(socket);
-        if connection.is_null() || (*connection).raw != 0 {
-            return false;
-        }
-        read_response(ctx, segment, tuple, &mut *connection)
-    }
-}
-
-#[inline(always)]
-fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: &mut Connection) -> bool {
-    let Some(len) = segment.payload_len(ctx) else {
-        connection.broken_epoch = connection.epoch;
-        return hold::is_held(tuple);
-    };
-    let fin = (segment.flags & TCP_FIN != 0) as u32;
-    if len + fin == 0 {
-        return false;
-    }
-    // In this order: see `hold`.
-    will_send(connection, segment.seq.wrapping_add(len + fin));
-    if hold::is_held(tuple) {
-        return true;
-    }
-    let epoch = connection.epoch;
-    if epoch == 0 || connection.broken_epoch == epoch {
-        return false;
-    }
-    if connection.response_epoch != epoch {
-        connection.response_epoch = epoch;
-        connection.response_next = connection.response_from;
-        connection.response = ResponseScan::default();
-    }
-    let behind = connection.response_next.wrapping_sub(segment.seq) as i32;
-    if behind < 0 {
-        connection.broken_epoch = epoch;
-        return false;
-    }
-    let seen = behind as u32;
-    if seen >= len {
-        return false;
-    }
-    let link = packet::link_len(ctx);
-    if link == packet::UNKNOWN_LINK {
-        connection.broken_epoch = epoch;
-        return false;
-    }
-    let Some(work) = scanning::work() else { return false };
-    // SAFETY: this processor's alone while the program runs.
-    let work = unsafe { &mut *work };
-    work.response = connection.response;
-    work.responses = connection.responses;
-    work.head_requests = connection.head_requests;
-    work.at = link + segment.payload_offset() + seen;
-    work.end = link + segment.payload_offset() + len;
-    let finished = scanning::read_responses(ctx, work);
-
-    // More answers than requests: it speaks first, or unasked.
-    let unanswered = connection.requests.wrapping_sub(work.responses) as i32;
-    let unasked = unanswered < 0 || (unanswered == 0 && !work.response.is_at_start());
-    if !finished || work.response.is_raw() || unasked {
-        if connection.phase == Connection::PROVEN {
-            let switched = work.response.is_switched();
-            leave_alone(connection, if switched { Raw::Switched } else { Raw::NotHttp });
-        } else {
-            connection.broken_epoch = epoch;
-        }
-        return false;
-    }
-    connection.response = work.response;
-    connection.response_next = segment.seq.wrapping_add(len);
-    connection.responses = work.responses;
-    false
-}
-
-#[inline(always)]
-fn is_inspected(port: u16) -> bool {
-    // SAFETY: only presence is asked for.
-    unsafe { INSPECTED_PORTS.get(&port) }.is_some()
 }

@@ -27,8 +27,11 @@ mod hold;
 mod packet;
 mod parked;
 mod peername;
+mod protocol;
 mod rehearsal;
+mod responses;
 mod scanning;
+mod silence;
 mod sockets;
 
 use aya_ebpf::{
@@ -101,7 +104,7 @@ pub fn redirector_egress(ctx: TcContext) -> i32 {
     if let Some(verdict) = parked::egress(&ctx, &segment, &tuple) {
         return verdict;
     }
-    if follow::response(&ctx, &segment, &tuple) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+    if responses::read(&ctx, &segment, &tuple) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
 }
 
 /// `bpf_sk_assign` and the socket lookups are for GPL-compatible programs only.

@@ -51,16 +51,23 @@ pub const TCP_ACK: u8 = 0x10;
 pub const TCP_URG: u8 = 0x20;
 
 impl Segment {
-    /// Bytes behind the TCP header, by what the IP header says. `None` for packets beyond 64 KiB (BIG TCP), whose header
-    /// does not say it.
+    /// Bytes behind the TCP header, by what the IP header says. That of packets beyond 64 KiB (BIG TCP) does not say it, but they have
+    /// no padding.
     #[inline(always)]
     pub fn payload_len(&self, ctx: &TcContext) -> Option<u32> {
         let [length] = if self.is_v6 { load::<[[u8; 2]; 1]>(ctx, 4)? } else { load::<[[u8; 2]; 1]>(ctx, 2)? };
         let length = u32::from(u16::from_be_bytes(length));
-        if length == 0 {
-            return None;
-        }
-        let total = if self.is_v6 { length + core::mem::size_of::<Ipv6Hdr>() as u32 } else { length };
+        let total = if length == 0 {
+            let link = link_len(ctx);
+            if link == UNKNOWN_LINK {
+                return None;
+            }
+            ctx.len().checked_sub(link)?
+        } else if self.is_v6 {
+            length + core::mem::size_of::<Ipv6Hdr>() as u32
+        } else {
+            length
+        };
         total.checked_sub(self.payload_offset())
     }
 

@@ -147,6 +147,12 @@ impl RequestScan {
         self.0.skip(bytes);
     }
 
+    /// Goes past bytes that were not seen. False: nothing is known without them.
+    #[inline(always)]
+    pub fn pass_over(&mut self, bytes: u32) -> bool {
+        self.0.pass_over(bytes)
+    }
+
     /// `method SP request-target SP HTTP-version CRLF`, after a few empty lines.
     #[inline(always)]
     fn start_line(&mut self, byte: u8) -> u32 {
