@@ -1,8 +1,8 @@
 //! Clients that use a local port again, soon after its last connection has ended: the new connection is one like any other.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::net::SocketAddr;
 
-use lab::{Connection, Family, Lab, eventually};
+use lab::{Connection, Family, Host, Lab, eventually};
 
 use crate::{
     parking::{Waiting, Wire, ask, request},
@@ -42,14 +42,18 @@ fn one(lab: &Lab, family: Family, port: u16, matching: &[bool], end: End) {
             let answer = connection.ask(request("/close", last));
             assert_eq!(served_by(&answer), if last { "alice" } else { "app" });
             assert_eq!(connection.rest(), b"");
+            drop(connection);
         }
     }
-    // The app closes what it was told is over.
-    eventually("the app has closed its socket", || {
-        let sockets = lab.pod.netns.sh("ss -Htn state established state close-wait state last-ack");
-        !sockets.lines().any(|line| line.contains(&format!(":{port} ")) && line.contains(&format!(":{PORT} ")))
+    // The client has heard that its end was heard, and the app has closed what it was told is over.
+    let open = "ss -Htn state established state close-wait state last-ack state fin-wait-1 state closing";
+    eventually("both ends have closed", || {
+        let ended = |host: &Host| {
+            let sockets = host.netns.sh(open);
+            !sockets.lines().any(|line| line.contains(&format!(":{port} ")) || line.ends_with(&format!(":{port}")))
+        };
+        ended(&lab.client) && ended(&lab.pod)
     });
-    thread::sleep(Duration::from_millis(20));
 }
 
 fn reuse(timestamps: bool, ends: &[End]) {
