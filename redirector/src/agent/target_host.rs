@@ -169,9 +169,22 @@ impl TargetHost {
         self.ask(|reply| WardenCommand::End { reply }).await;
     }
 
-    /// `None` once the target is gone.
-    pub async fn status(&self) -> Option<TargetStatus> {
-        self.ask(|reply| WardenCommand::Status { reply }).await
+    /// Whether [`Self::close_existing`] can work.
+    pub async fn can_close(&self) -> Result<(), PortError> {
+        self.ask(|reply| WardenCommand::CanClose { reply }).await.ok_or(PortError::Gone)?
+    }
+
+    /// Ends connections to `port` that the app has and nobody looks into, and says how many: those of whose clients the next
+    /// ones will be covered.
+    pub async fn close_existing(&self, port: u16) -> Result<u64, PortError> {
+        // Of an idle connection nobody can tell what it speaks, but its server can be asked.
+        self.ask(|reply| WardenCommand::ProbeHttp2 { port, reply }).await.ok_or(PortError::Gone)?;
+        self.ask(|reply| WardenCommand::CloseExisting { port, reply }).await.ok_or(PortError::Gone)?
+    }
+
+    /// `None` once the target is gone. `connections`: with those that the app has and nobody looks into.
+    pub async fn status(&self, connections: bool) -> Option<TargetStatus> {
+        self.ask(|reply| WardenCommand::Status { connections, reply }).await
     }
 
     /// Resolves, with the reason, when the target is no longer there or its threads have failed.

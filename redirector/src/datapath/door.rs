@@ -2,6 +2,7 @@
 
 use super::{
     attach::{AttachKind, Attachment, EGRESS_PROGRAM, INSPECT_PROGRAM, PROGRAM},
+    connections::Connections,
     inspection::Inspection,
     interfaces::{Interface, local_addresses, outside_interfaces},
     object,
@@ -21,6 +22,7 @@ use std::{
     io,
     marker::PhantomData,
     net::{IpAddr, TcpListener},
+    os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -46,6 +48,8 @@ pub enum DoorError {
     Missing(&'static str),
     #[error("256 ports of this target are intercepted already: remove an intercept first")]
     TooManyPorts,
+    #[error("cannot share an eBPF map with sock_diag: {0}")]
+    Descriptor(#[source] io::Error),
     #[error("connections can't be inspected: {0}")]
     NoInspection(String),
 }
@@ -69,6 +73,7 @@ pub struct Door {
     addresses: HashMap<MapData, AddressBytes, u8>,
     heartbeat: Array<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
+    connections: Connections,
     slots: BTreeMap<u16, u32>,
     known_addresses: BTreeSet<IpAddr>,
     /// The programs that inspect are attached, in place of the one that only assigns. From the first intercept on that
@@ -102,6 +107,7 @@ impl Door {
             addresses: HashMap::try_from(take(&mut object, "LOCAL_ADDRESSES")?)?,
             heartbeat: Array::try_from(take(&mut object, "HEARTBEAT")?)?,
             counters: PerCpuArray::try_from(take(&mut object, "COUNTERS")?)?,
+            connections: Connections::new(&mut object)?,
             slots: BTreeMap::new(),
             known_addresses: BTreeSet::new(),
             inspecting: false,
@@ -182,9 +188,8 @@ impl Door {
         if let Some(v6) = &listeners.v6 {
             self.listeners.set(slot + 1, v6, 0)?;
         }
-        if let Ok(inspection) = &mut self.inspection {
-            inspection.own(&listeners.v4)?;
-            listeners.v6.as_ref().map_or(Ok(()), |v6| inspection.own(v6))?;
+        for listener in [Some(&listeners.v4), listeners.v6.as_ref()].into_iter().flatten() {
+            self.connections.own(listener)?;
         }
         self.slots.insert(port, slot);
         Ok(())
@@ -269,6 +274,16 @@ impl Door {
                 (name, per_cpu.map_or(0, |values| values.iter().sum()))
             })
             .collect()
+    }
+
+    /// The map of what the programs know of connections, by socket: see [`redirector_common::Connection`].
+    pub fn connections(&self) -> io::Result<OwnedFd> {
+        self.connections.descriptor()
+    }
+
+    /// The addresses of the namespace.
+    pub fn addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.known_addresses
     }
 
     /// What is attached where, as `interface` → `tcx` or `clsact`.

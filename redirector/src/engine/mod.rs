@@ -41,6 +41,7 @@ mod waiting;
 pub use added_latency::Buckets;
 pub use addresses::{ClientAddr, OriginalDst};
 pub use connection::{Arrival, PortContext, serve};
+pub use http2::speaks_http2;
 pub use intercept::Intercept;
 pub use routes::Routes;
 pub use stats::{InterceptStats, Outcomes, PortStats, bump};
