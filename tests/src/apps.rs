@@ -276,6 +276,12 @@ impl Nginx {
         Self::start_with(lab, host, ports, "", &[""])
     }
 
+    /// The same, with parameters of its `listen` directives.
+    #[must_use]
+    pub fn listening(lab: &Lab, host: &Host, ports: &[u16], parameters: &str) -> Self {
+        Self::start_with(lab, host, ports, parameters, &[""])
+    }
+
     /// The same with TLS; see [`Nginx::certificate`].
     #[must_use]
     pub fn tls(lab: &Lab, host: &Host, ports: &[u16]) -> Self {

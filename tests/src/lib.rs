@@ -12,8 +12,10 @@
 #![allow(clippy::expect_used, reason = "a lab that cannot be built is a failed test")]
 
 mod agent;
+mod agent_map;
 mod apps;
 mod attached;
+mod cable;
 mod curl;
 mod developer;
 mod http;
@@ -30,11 +32,13 @@ mod wait;
 mod wire;
 
 pub use agent::{Agent, AgentOptions, CommandOutput, redirector_binary};
+pub use agent_map::AgentMap;
 pub use apps::{
     App, Ends, Http2Answers, KeepAliveClient, Nginx, Software, WebSockets, grpc_client, http2_client,
     tls_ends_client, tls_ends_server, websocket_dialog,
 };
 pub use attached::{Direction, PassAll, cgroup_peername_programs, cgroup_root, tcx_programs};
+pub use cable::{CABLE, Cable, LargestPacket};
 pub use curl::{Answer, Curl};
 pub use developer::{Developer, Intercept, Refusal};
 pub use http::{Connection, Response};
