@@ -21,9 +21,11 @@ use crate::{
 
 mod grpc;
 mod http2;
+mod pool;
 
 pub use grpc::grpc_client;
 pub use http2::{Http2Answers, http2_client};
+pub use pool::PoolClient;
 
 const ECHO: &str = include_str!("apps/echo.py");
 const TLS_ENDS: &str = include_str!("apps/tls_ends.py");
