@@ -21,10 +21,12 @@ use crate::{
 
 mod grpc;
 mod http2;
+mod pool;
 mod software;
 
 pub use grpc::grpc_client;
 pub use http2::{Http2Answers, http2_client};
+pub use pool::PoolClient;
 pub use software::Software;
 
 const ECHO: &str = include_str!("apps/echo.py");

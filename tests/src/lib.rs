@@ -34,8 +34,8 @@ mod wire;
 pub use agent::{Agent, AgentOptions, CommandOutput, redirector_binary};
 pub use agent_map::AgentMap;
 pub use apps::{
-    App, Ends, Http2Answers, KeepAliveClient, Nginx, Software, WebSockets, grpc_client, http2_client,
-    tls_ends_client, tls_ends_server, websocket_dialog,
+    App, Ends, Http2Answers, KeepAliveClient, Nginx, PoolClient, Software, WebSockets, grpc_client,
+    http2_client, tls_ends_client, tls_ends_server, websocket_dialog,
 };
 pub use attached::{Direction, PassAll, cgroup_peername_programs, cgroup_root, tcx_programs};
 pub use cable::{CABLE, Cable, LargestPacket};
