@@ -138,9 +138,10 @@ fn java(lab: &Lab, host: &Host) -> Command {
     command
 }
 
-const PREFORK: &str = "StartServers 16
-MinSpareServers 16
-MaxSpareServers 64
+/// Many to begin with: it starts more only once a second, and its clients wait for that.
+const PREFORK: &str = "StartServers 100
+MinSpareServers 50
+MaxSpareServers 200
 ServerLimit 512
 MaxRequestWorkers 512";
 const EVENT: &str = "StartServers 2
