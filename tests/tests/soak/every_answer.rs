@@ -4,7 +4,7 @@
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lab::{Agent, Connection, Lab, Software, Wire};
@@ -20,6 +20,12 @@ use crate::{
 const WORKERS: usize = 8;
 
 const LOAD: [Client; 4] = [Client::Keeps, Client::Keeps, Client::Reconnects, Client::Keeps];
+
+/// One in so many connections may be the app's because the machine has other things to do.
+const FEW: u64 = 20;
+
+/// Connections that have been quiet for so long when they are intercepted need no exchange before alice's first request.
+const QUIET: Duration = Duration::from_millis(1200);
 
 #[test]
 fn every_answer_is_right_with_nginx() {
@@ -97,15 +103,17 @@ fn every_answer_is_right(software: Software) {
         );
         assert_eq!(resets.early, Vec::<String>::new());
         assert_eq!(software.errors(&app), Vec::<String>::new());
-        // The agent may not have been given a processor in time: this is counted, and the app answers.
-        let missed = missed.into_inner();
-        assert!(missed <= counted.of("hold_expired"), "{missed} of alice's got to the app: {counted}");
-        assert!(counted.of("parked") + missed >= (fresh + long_lived) as u64, "{missed}: {counted}");
+        // The agent may not have been given a processor in time, or be in doubt: this is counted, and the app answers.
+        let (missed, all) = (missed.into_inner(), (fresh + long_lived) as u64);
+        let failed_open = ["hold_expired", "given_back", "agent_silent"].map(|name| counted.of(name));
+        assert!(missed <= failed_open.iter().sum(), "{missed} of alice's got to the app: {counted}");
+        assert!(missed * FEW <= all, "{missed} of alice's got to the app: {counted}");
+        assert!(counted.of("parked") + missed >= all, "{missed}: {counted}");
         assert_eq!(counted.of("falsely_parked"), 0, "{counted}");
     });
 }
 
-/// Connections that have carried a request.
+/// Connections that have carried a request, and then been quiet.
 fn open(lab: &Lab, software: Software, count: usize) -> Vec<Connection> {
     let families = software.families();
     lab.client.netns.run(|| {
@@ -114,11 +122,13 @@ fn open(lab: &Lab, software: Software, count: usize) -> Vec<Connection> {
             ask(&mut connection, Whose::Live);
             connection
         });
-        opened.collect()
+        let opened = opened.collect();
+        thread::sleep(QUIET);
+        opened
     })
 }
 
-/// Live, then matching, then mixed.
+/// Live on most of them, then matching, then mixed.
 fn ask_on_kept(lab: &Lab, mut connections: Vec<Connection>, missed: &AtomicU64) {
     let each = connections.len().div_ceil(WORKERS).max(1);
     lab.client.netns.run(|| {
@@ -126,7 +136,7 @@ fn ask_on_kept(lab: &Lab, mut connections: Vec<Connection>, missed: &AtomicU64) 
             for connections in connections.chunks_mut(each) {
                 scope.spawn(move || {
                     for (number, connection) in connections.iter_mut().enumerate() {
-                        for _ in 0..=number % 3 {
+                        for _ in 0..number % 4 {
                             ask(connection, Whose::Live);
                         }
                         ask_for_alice(connection, missed);
