@@ -40,6 +40,11 @@ impl Inspection {
         self.connections.insert(listener, own, 0)
     }
 
+    /// What is known of a connection, by its socket; `None`: nothing.
+    pub fn known(&self, socket: &impl AsRawFd) -> Option<Connection> {
+        self.connections.get(socket, 0).ok()
+    }
+
     /// To be called right before the first names of a port: see [`Existing`]. What does not fit is left out.
     pub fn remember(&mut self, existing: impl IntoIterator<Item = (Tuple, Existing)>) {
         for (tuple, facts) in existing {
