@@ -150,7 +150,8 @@ fn a_client_that_ends_its_half_while_its_request_is_held_gets_its_answer() {
 
 #[test]
 fn a_first_request_that_comes_before_the_apps_socket_is_held() {
-    let defer = |listener: &std::net::TcpListener| inspected::tcp::set(listener, libc::TCP_DEFER_ACCEPT, 5);
+    let defer =
+        |listener: &std::net::TcpListener| inspected::tcp::set(listener, libc::TCP_DEFER_ACCEPT, 5_i32);
     with_client_of(defer, |client| {
         client.inspect();
         for _ in 0..10 {
