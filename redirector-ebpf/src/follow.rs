@@ -23,9 +23,10 @@ use crate::{
     connection::{self, is_idle, may_have_said, start_listening, try_lock, unlock},
     counters::count,
     hold::{self, hold},
+    opening,
     packet::{self, Segment, TCP_RST, TCP_SYN, TCP_URG},
     protocol, scanning, silence,
-    sockets::{self, TCP_ESTABLISHED},
+    sockets::{self, TCP_ESTABLISHED, TCP_NEW_SYN_RECV},
 };
 
 /// The ports (host order) whose requests are read, and the [`name_bit`](redirector_common::name_bit)s of what is looked for in them.
@@ -54,9 +55,9 @@ pub struct Payload {
     pub len: u32,
 }
 
-/// A segment from the client. True: it is held, drop it.
+/// A segment from the client, or its copy: see [`opening`]. True: it is held, drop it.
 #[inline(never)]
-pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
+pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool) -> bool {
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
         return false;
     }
@@ -68,9 +69,11 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
         return false;
     }
     let payload = Payload { at: link + segment.payload_offset(), len };
+    let mut half_open = false;
     let held = sockets::look_up(ctx, segment, |socket| {
         // SAFETY: the socket is referenced while this runs.
         unsafe {
+            half_open = (*socket).state == TCP_NEW_SYN_RECV;
             let socket = bpf_sk_fullsock(socket);
             if socket.is_null() || (*socket).state != TCP_ESTABLISHED {
                 return false;
@@ -93,6 +96,9 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
             held
         }
     });
+    if half_open && !is_copy {
+        return opening::open(ctx, segment, link);
+    }
     held == Some(true)
 }
 

@@ -18,12 +18,15 @@
 
 mod answer;
 mod assign;
+mod bare_ack;
 mod checksum;
 mod connection;
 mod counters;
 mod follow;
 mod heartbeat;
 mod hold;
+mod icmp;
+mod opening;
 mod packet;
 mod parked;
 mod peername;
@@ -64,7 +67,7 @@ pub fn redirector_inspect(ctx: TcContext) -> i32 {
     match packet::parse(&ctx, &mut segment) {
         Parsed::Segment => return inspect(&ctx, &segment),
         Parsed::Unreadable => count(Counter::Unreadable),
-        Parsed::Other => {}
+        Parsed::Other => icmp::ingress(&ctx),
     }
     TC_ACT_UNSPEC
 }
@@ -77,12 +80,13 @@ fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
         client_port: u16::from_be_bytes(segment.source_port),
         app_port: u16::from_be_bytes(segment.destination_port),
     };
+    let is_copy = opening::is_copy(ctx);
     match parked::ingress(ctx, segment, &tuple) {
         Verdict::Pass => return TC_ACT_UNSPEC,
         Verdict::Drop => return TC_ACT_SHOT,
         Verdict::Next => {}
     }
-    if follow::request(ctx, segment, &tuple) {
+    if follow::request(ctx, segment, &tuple, is_copy) {
         return TC_ACT_SHOT;
     }
     assign::ingress(ctx, segment);

@@ -2,8 +2,10 @@
 
 mod admission;
 mod api_server;
+mod app_connections;
 mod caller;
 mod clash;
+mod entry;
 mod explain;
 mod ledger;
 mod leftovers;
@@ -11,6 +13,7 @@ mod metrics;
 mod parking;
 mod registry;
 mod registry_error;
+mod registry_state;
 mod steering;
 mod target_host;
 mod tls_keys;

@@ -1,10 +1,8 @@
 //! All that makes a socket the other end of an existing connection, as pure data: what the client's held segment
 //! says, put together with what the kernel knows of the app's socket.
 
-use super::{
-    app_socket::{SocketFacts, State},
-    held::HeldSegment,
-};
+use super::held::HeldSegment;
+use crate::sock_diag::{SocketFacts, State};
 use thiserror::Error;
 
 /// The parameters of a connection at the moment at which it changes hands.
@@ -107,10 +105,8 @@ mod tests {
     use proptest::prelude::*;
     use redirector_common::Tuple;
 
-    use super::{
-        super::{app_socket::ConnectionFacts, options::Timestamps},
-        *,
-    };
+    use super::{super::options::Timestamps, *};
+    use crate::sock_diag::facts::ConnectionFacts;
 
     fn held() -> HeldSegment {
         HeldSegment {

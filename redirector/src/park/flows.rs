@@ -4,8 +4,10 @@
 //! segment on to the app, or the agent, which then has parked it. There is no third outcome and no moment in between,
 //! wherever either of them is stopped.
 
-use super::app_socket::{SockDiag, State};
-use crate::datapath::DoorError;
+use crate::{
+    datapath::DoorError,
+    sock_diag::{SockDiag, State},
+};
 use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError},

@@ -2,13 +2,13 @@
 //! flight. In network namespaces of their own; needs root.
 
 use super::{
-    app_socket::{ConnectionFacts, SockDiag, State},
     connection_state::ConnectionState,
     farewell::{Farewell, Impersonator},
     held::HeldSegment,
     options::Timestamps,
     repair::Repaired,
 };
+use crate::sock_diag::{SockDiag, State, facts::ConnectionFacts};
 use nix::sched::{CloneFlags, unshare};
 use redirector_common::Tuple;
 use std::{
