@@ -45,9 +45,28 @@ pub fn is_good(ctx: &TcContext, segment: &Segment, payload: Payload) -> bool {
         return true;
     }
     let Some([checksum]) = packet::load::<[u16; 1]>(ctx, segment.tcp_offset + CHECKSUM) else { return false };
+    let Some(pseudo) = pseudo_header_sum(segment, segment.tcp_header_len + payload.len) else { return false };
+    // Left to a device: the sum of the pseudo header alone, not complemented.
+    if folded(pseudo) == checksum {
+        return true;
+    }
+    let Some(sum) = SUM.get_ptr_mut(0) else { return false };
+    // SAFETY: this processor's alone while the program runs.
+    unsafe {
+        (*sum).sum = pseudo;
+        (*sum).at = payload.at - segment.tcp_header_len;
+        (*sum).end = payload.at + payload.len;
+        let mut packet = ctx.as_ptr();
+        bpf_loop(MAX_BLOCKS, (add_block as *const ()).cast_mut().cast(), (&raw mut packet).cast(), 0);
+        (*sum).at == (*sum).end && folded((*sum).sum) == 0xffff
+    }
+}
+
+/// Of the header that is summed up with a segment of so many bytes, TCP header included (RFC 9293 §3.1, RFC 8200 §8.1).
+#[inline(always)]
+pub fn pseudo_header_sum(segment: &Segment, tcp_len: u32) -> Option<u32> {
     let (source, destination) = (words(segment.source), words(segment.destination));
-    let tcp_len = segment.tcp_header_len + payload.len;
-    // RFC 9293 §3.1 and RFC 8200 §8.1. Zeros don't change the sum, so IPv4 has the shape of IPv6.
+    // Zeros don't change the sum, so IPv4 has the shape of IPv6.
     let mut pseudo = [
         source[0],
         source[1],
@@ -64,24 +83,8 @@ pub fn is_good(ctx: &TcContext, segment: &Segment, payload: Payload) -> bool {
         (pseudo[2], pseudo[6]) = (0, 0);
     }
     // SAFETY: so many bytes are there.
-    let pseudo = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, pseudo.as_mut_ptr(), 40, 0) };
-    if pseudo < 0 {
-        return false;
-    }
-    // Left to a device: the sum of the pseudo header alone, not complemented.
-    if folded(pseudo as u32) == checksum {
-        return true;
-    }
-    let Some(sum) = SUM.get_ptr_mut(0) else { return false };
-    // SAFETY: this processor's alone while the program runs.
-    unsafe {
-        (*sum).sum = pseudo as u32;
-        (*sum).at = payload.at - segment.tcp_header_len;
-        (*sum).end = payload.at + payload.len;
-        let mut packet = ctx.as_ptr();
-        bpf_loop(MAX_BLOCKS, (add_block as *const ()).cast_mut().cast(), (&raw mut packet).cast(), 0);
-        (*sum).at == (*sum).end && folded((*sum).sum) == 0xffff
-    }
+    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, pseudo.as_mut_ptr(), 40, 0) };
+    (sum >= 0).then_some(sum as u32)
 }
 
 unsafe extern "C" fn add_block(_: u32, packet: *mut c_void) -> i64 {
@@ -110,7 +113,7 @@ unsafe extern "C" fn add_block(_: u32, packet: *mut c_void) -> i64 {
 
 /// A ones' complement sum of 16 bits.
 #[inline(always)]
-fn folded(sum: u32) -> u16 {
+pub fn folded(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
 }

@@ -107,6 +107,13 @@ pub fn will_send(connection: &mut Connection, end: u32) {
     unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(sent_end, new) };
 }
 
+/// The app has said what comes before `end`, or nothing was heard of it so far.
+#[inline(always)]
+pub fn may_have_said(connection: &Connection, end: u32) -> bool {
+    let said = connection.sent_end;
+    said == 0 || (end.wrapping_sub(said as u32) as i32) <= 0
+}
+
 /// The app has said nothing beyond `end`, and is not about to.
 #[inline(always)]
 pub fn has_said(connection: &Connection, end: u32) -> bool {

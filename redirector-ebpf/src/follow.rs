@@ -20,12 +20,12 @@ use redirector_common::{Connection, Counter, Existing, PORT_TLS, Raw, Tuple, sca
 
 use crate::{
     checksum,
-    connection::{self, is_idle, start_listening, try_lock, unlock},
+    connection::{self, is_idle, may_have_said, start_listening, try_lock, unlock},
     counters::count,
     hold::{self, hold},
     packet::{self, Segment, TCP_RST, TCP_SYN, TCP_URG},
     protocol, scanning, silence,
-    sockets::{self, TCP_ESTABLISHED},
+    sockets::{self, TCP_ESTABLISHED, TCP_NEW_SYN_RECV},
 };
 
 /// The ports (host order) whose requests are read, and the [`name_bit`](redirector_common::name_bit)s of what is looked for in them.
@@ -54,34 +54,46 @@ pub struct Payload {
     pub len: u32,
 }
 
-/// A segment from the client. True: it is held, drop it.
+/// What is to become of a segment from the client. A number, because functions are to return numbers.
+pub type Seen = u32;
+/// It is the app's.
+pub const PASS: Seen = 0;
+/// It is held: drop it.
+pub const HELD: Seen = 1;
+/// It has data, and its connection's handshake is not over.
+pub const EARLY: Seen = 2;
+
+/// A segment from the client.
 #[inline(never)]
-pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
+pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Seen {
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
-        return false;
+        return PASS;
     }
     // SAFETY: the value is copied at once.
-    let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return false };
-    let Some(len) = segment.payload_len(ctx) else { return false };
+    let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return PASS };
+    let Some(len) = segment.payload_len(ctx) else { return PASS };
     let link = packet::link_len(ctx);
     if len == 0 || link == packet::UNKNOWN_LINK {
-        return false;
+        return PASS;
     }
     let payload = Payload { at: link + segment.payload_offset(), len };
-    let held = sockets::look_up(ctx, segment, |socket| {
+    let seen = sockets::look_up(ctx, segment, |socket| {
         // SAFETY: the socket is referenced while this runs.
         unsafe {
+            if (*socket).state == TCP_NEW_SYN_RECV {
+                return EARLY;
+            }
             let socket = bpf_sk_fullsock(socket);
             if socket.is_null() || (*socket).state != TCP_ESTABLISHED {
-                return false;
+                return PASS;
             }
             let tcp = bpf_tcp_sock(socket);
             if tcp.is_null() {
-                return false;
+                return PASS;
             }
             let connection = connection::known_from_now(socket);
             if connection.is_null() || (*connection).raw != 0 || !try_lock(&mut *connection) {
-                return false;
+                return PASS;
             }
             let held = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
                 leave_alone(&mut *connection, Raw::Ecn);
@@ -90,10 +102,10 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
                 read_request(ctx, segment, tuple, payload, names, &mut *connection, tcp)
             };
             unlock(&mut *connection);
-            held
+            if held { HELD } else { PASS }
         }
     });
-    held == Some(true)
+    seen.unwrap_or(PASS)
 }
 
 #[inline(always)]
@@ -112,8 +124,12 @@ fn read_request(
     let expected = segment.seq == rcv_nxt && segment.ack == snd_nxt;
     let mut seen = 0;
     if connection.phase != Connection::UNKNOWN {
+        if !may_have_said(connection, segment.ack) {
+            // For something that the app has not said: it will not take it.
+            return false;
+        }
         if connection.broken_epoch == connection.epoch {
-            silence::is_broken(connection, segment);
+            silence::is_broken(connection);
             if connection.raw != 0 {
                 return false;
             }
@@ -121,11 +137,14 @@ fn read_request(
         } else {
             let behind = connection.next.wrapping_sub(segment.seq) as i32;
             if behind > 0 {
-                if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0 {
-                    // What we read the first time has not got to the app: it may have been damaged.
+                let body = connection.request.is_counted()
+                    && (segment.seq.wrapping_sub(connection.body_from) as i32) >= 0;
+                if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0 && !body {
+                    // What we read the first time has not got to the app: it may have been damaged. In a body that
+                    // would not matter.
                     lose_sight(connection);
                 } else if behind as u32 >= len {
-                    // The app has it, and so have we.
+                    // We have it.
                     return false;
                 } else {
                     seen = behind as u32;
@@ -185,6 +204,7 @@ fn read_request(
     work.head_requests = connection.head_requests;
     work.heads = 0;
     work.first_interesting = 0;
+    work.head_end = 0;
     work.interesting = 0;
     work.port = u32::from(tuple.app_port);
     work.names = names;
@@ -216,8 +236,8 @@ fn read_request(
     }
     let unjudged = work.heads == 0 && work.request.is_in_head();
     let wanted = work.first_interesting != 0 || unjudged;
-    let mut not_held = work.interesting;
     let held_before = connection.holds != 0 && connection.held_seq == segment.seq;
+    let mut not_held = if held_before { 0 } else { work.interesting };
     if held_before && connection.holds >= MAX_HOLDS {
         // The agent can't take it, or not in time; it shall not cost the client more.
         leave_alone(connection, Raw::HeldInVain);
@@ -258,6 +278,9 @@ fn read_request(
     connection.request = work.request;
     connection.head_requests = work.head_requests;
     connection.next = segment.seq.wrapping_add(len);
+    if work.heads != 0 {
+        connection.body_from = segment.seq.wrapping_add(work.head_end.wrapping_sub(payload.at));
+    }
     if work.heads != 0 && connection.phase != Connection::PROVEN {
         // SAFETY: no preconditions.
         connection.asked_at = unsafe { bpf_ktime_get_ns() };

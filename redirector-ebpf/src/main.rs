@@ -22,6 +22,7 @@ mod checksum;
 mod connection;
 mod counters;
 mod follow;
+mod handshake;
 mod heartbeat;
 mod hold;
 mod packet;
@@ -43,6 +44,8 @@ use redirector_common::{Counter, Tuple};
 
 use crate::{
     counters::count,
+    handshake::Ended,
+    heartbeat::agent_alive,
     packet::{Parsed, Segment},
     parked::Verdict,
 };
@@ -77,13 +80,20 @@ fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
         client_port: u16::from_be_bytes(segment.source_port),
         app_port: u16::from_be_bytes(segment.destination_port),
     };
+    let again = handshake::is_again(ctx);
     match parked::ingress(ctx, segment, &tuple) {
         Verdict::Pass => return TC_ACT_UNSPEC,
         Verdict::Drop => return TC_ACT_SHOT,
         Verdict::Next => {}
     }
-    if follow::request(ctx, segment, &tuple) {
-        return TC_ACT_SHOT;
+    match follow::request(ctx, segment, &tuple) {
+        follow::HELD => return TC_ACT_SHOT,
+        follow::EARLY if !again && agent_alive() => match handshake::end(ctx, segment) {
+            Ended::No => {}
+            Ended::ByThis => return TC_ACT_UNSPEC,
+            Ended::Damaged => return TC_ACT_SHOT,
+        },
+        _ => {}
     }
     assign::ingress(ctx, segment);
     TC_ACT_UNSPEC
