@@ -23,6 +23,7 @@ use crate::{
     connection::{self, is_idle, may_have_said, start_listening, try_lock, unlock},
     counters::count,
     hold::{self, hold},
+    opening,
     packet::{self, Segment, TCP_RST, TCP_SYN, TCP_URG},
     protocol, scanning, silence,
     sockets::{self, TCP_ESTABLISHED, TCP_NEW_SYN_RECV},
@@ -54,46 +55,36 @@ pub struct Payload {
     pub len: u32,
 }
 
-/// What is to become of a segment from the client. A number, because functions are to return numbers.
-pub type Seen = u32;
-/// It is the app's.
-pub const PASS: Seen = 0;
-/// It is held: drop it.
-pub const HELD: Seen = 1;
-/// It has data, and its connection's handshake is not over.
-pub const EARLY: Seen = 2;
-
-/// A segment from the client.
+/// A segment from the client, or its copy: see [`opening`]. True: it is held, drop it.
 #[inline(never)]
-pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Seen {
+pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool) -> bool {
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
-        return PASS;
+        return false;
     }
     // SAFETY: the value is copied at once.
-    let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return PASS };
-    let Some(len) = segment.payload_len(ctx) else { return PASS };
+    let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return false };
+    let Some(len) = segment.payload_len(ctx) else { return false };
     let link = packet::link_len(ctx);
     if len == 0 || link == packet::UNKNOWN_LINK {
-        return PASS;
+        return false;
     }
     let payload = Payload { at: link + segment.payload_offset(), len };
-    let seen = sockets::look_up(ctx, segment, |socket| {
+    let mut half_open = false;
+    let held = sockets::look_up(ctx, segment, |socket| {
         // SAFETY: the socket is referenced while this runs.
         unsafe {
-            if (*socket).state == TCP_NEW_SYN_RECV {
-                return EARLY;
-            }
+            half_open = (*socket).state == TCP_NEW_SYN_RECV;
             let socket = bpf_sk_fullsock(socket);
             if socket.is_null() || (*socket).state != TCP_ESTABLISHED {
-                return PASS;
+                return false;
             }
             let tcp = bpf_tcp_sock(socket);
             if tcp.is_null() {
-                return PASS;
+                return false;
             }
             let connection = connection::known_from_now(socket);
             if connection.is_null() || (*connection).raw != 0 || !try_lock(&mut *connection) {
-                return PASS;
+                return false;
             }
             let held = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
                 leave_alone(&mut *connection, Raw::Ecn);
@@ -102,10 +93,13 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Seen {
                 read_request(ctx, segment, tuple, payload, names, &mut *connection, tcp)
             };
             unlock(&mut *connection);
-            if held { HELD } else { PASS }
+            held
         }
     });
-    seen.unwrap_or(PASS)
+    if half_open && !is_copy {
+        return opening::open(ctx, segment, link);
+    }
+    held == Some(true)
 }
 
 #[inline(always)]
@@ -215,19 +209,11 @@ fn read_request(
     let outstanding = work.requests.wrapping_sub(connection.responses);
     // The app may not get an urgent byte where we see it (RFC 9293 §3.8.5).
     let urgent = segment.flags & TCP_URG != 0;
-    if !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent {
-        if connection.phase == Connection::PROBATION && !urgent {
-            lose_sight(connection);
-        } else {
-            let reason = if urgent {
-                Raw::Urgent
-            } else if work.request.is_switched() {
-                Raw::Switched
-            } else {
-                Raw::NotHttp
-            };
-            leave_alone(connection, reason);
-        }
+    // What follows the answer may be another protocol. Until then it is a request like others.
+    let switches = work.request.is_switched() && work.heads == 0 && work.request.is_interesting();
+    let given_up = !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent;
+    if given_up && (!switches || urgent) {
+        give_up(connection, work.request, urgent);
         return false;
     }
     if outstanding > 1 && connection.phase != Connection::PROVEN {
@@ -235,7 +221,7 @@ fn read_request(
         return false;
     }
     let unjudged = work.heads == 0 && work.request.is_in_head();
-    let wanted = work.first_interesting != 0 || unjudged;
+    let wanted = work.first_interesting != 0 || unjudged || switches;
     let held_before = connection.holds != 0 && connection.held_seq == segment.seq;
     let mut not_held = if held_before { 0 } else { work.interesting };
     if held_before && connection.holds >= MAX_HOLDS {
@@ -245,26 +231,23 @@ fn read_request(
     }
     if at_start && wanted && !held_before {
         if at_boundary && connection.phase >= Connection::LIKELY {
-            if !checksum::is_good(ctx, segment, payload) {
-                // The app does not get it, so it has not been here.
-                count(Counter::BadChecksum);
-                return false;
+            match stop(ctx, segment, tuple, payload, connection, tcp) {
+                DROP => return true,
+                IGNORE => return false,
+                COUNT => not_held = 1,
+                _ => not_held = 0,
             }
-            let may_be_held = hold::is_possible(segment);
-            if may_be_held && connection.phase == Connection::LIKELY {
-                if silence::is_worth_a_probe(connection, segment) {
-                    return true;
-                }
-                not_held = 1;
-            } else {
-                if may_be_held && hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD {
-                    return true;
-                }
-                not_held = 0;
-            }
-        } else if unjudged {
+        } else if unjudged || switches {
             not_held = 1;
         }
+    }
+    if switches {
+        give_up(connection, work.request, false);
+        count(Counter::InterestingHead);
+        if not_held != 0 {
+            count(Counter::RefusedAtBoundary);
+        }
+        return false;
     }
     if work.heads != 0 {
         count(Counter::Head);
@@ -289,6 +272,49 @@ fn read_request(
     compiler_fence(Ordering::Release);
     connection.requests = work.requests;
     false
+}
+
+/// What is to become of a segment that should not reach the app.
+const DROP: u32 = 1;
+/// The app will drop it.
+const IGNORE: u32 = 2;
+/// It is not certain that a request was due.
+const COUNT: u32 = 3;
+/// It can't be held, which is counted.
+const PASS_ON: u32 = 4;
+
+#[inline(always)]
+fn stop(
+    ctx: &TcContext,
+    segment: &Segment,
+    tuple: &Tuple,
+    payload: Payload,
+    connection: &mut Connection,
+    tcp: *mut TcpSock,
+) -> u32 {
+    if !checksum::is_good(ctx, segment, payload) {
+        count(Counter::BadChecksum);
+        return IGNORE;
+    }
+    if !hold::is_possible(segment) {
+        return PASS_ON;
+    }
+    if connection.phase == Connection::LIKELY {
+        return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
+    }
+    if hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
+}
+
+/// The request is none, or none that can be followed.
+#[inline(always)]
+fn give_up(connection: &mut Connection, request: RequestScan, urgent: bool) {
+    if urgent {
+        leave_alone(connection, Raw::Urgent);
+    } else if connection.phase == Connection::PROBATION {
+        lose_sight(connection);
+    } else {
+        leave_alone(connection, if request.is_switched() { Raw::Switched } else { Raw::NotHttp });
+    }
 }
 
 /// Begins to follow the connection with this segment.
@@ -340,7 +366,9 @@ fn hold_opening(
         return false;
     }
     protocol::note(tuple.app_port, protocol);
-    if connection.holds == 0
+    // Without the service's key, parking TLS gains nothing; with it, its connections are the agent's from their start.
+    if protocol != PORT_TLS
+        && connection.holds == 0
         && hold::is_possible(segment)
         && hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD
     {

@@ -18,13 +18,15 @@
 
 mod answer;
 mod assign;
+mod bare_ack;
 mod checksum;
 mod connection;
 mod counters;
 mod follow;
-mod handshake;
 mod heartbeat;
 mod hold;
+mod icmp;
+mod opening;
 mod packet;
 mod parked;
 mod peername;
@@ -44,8 +46,6 @@ use redirector_common::{Counter, Tuple};
 
 use crate::{
     counters::count,
-    handshake::Ended,
-    heartbeat::agent_alive,
     packet::{Parsed, Segment},
     parked::Verdict,
 };
@@ -67,7 +67,7 @@ pub fn redirector_inspect(ctx: TcContext) -> i32 {
     match packet::parse(&ctx, &mut segment) {
         Parsed::Segment => return inspect(&ctx, &segment),
         Parsed::Unreadable => count(Counter::Unreadable),
-        Parsed::Other => {}
+        Parsed::Other => icmp::ingress(&ctx),
     }
     TC_ACT_UNSPEC
 }
@@ -80,20 +80,14 @@ fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
         client_port: u16::from_be_bytes(segment.source_port),
         app_port: u16::from_be_bytes(segment.destination_port),
     };
-    let again = handshake::is_again(ctx);
+    let is_copy = opening::is_copy(ctx);
     match parked::ingress(ctx, segment, &tuple) {
         Verdict::Pass => return TC_ACT_UNSPEC,
         Verdict::Drop => return TC_ACT_SHOT,
         Verdict::Next => {}
     }
-    match follow::request(ctx, segment, &tuple) {
-        follow::HELD => return TC_ACT_SHOT,
-        follow::EARLY if !again && agent_alive() => match handshake::end(ctx, segment) {
-            Ended::No => {}
-            Ended::ByThis => return TC_ACT_UNSPEC,
-            Ended::Damaged => return TC_ACT_SHOT,
-        },
-        _ => {}
+    if follow::request(ctx, segment, &tuple, is_copy) {
+        return TC_ACT_SHOT;
     }
     assign::ingress(ctx, segment);
     TC_ACT_UNSPEC

@@ -49,11 +49,13 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
         return false;
     }
     // In this order: see `hold`.
-    will_send(connection, segment.seq.wrapping_add(len + fin));
+    let is_new = will_send(connection, segment.seq.wrapping_add(len + fin));
     if hold::is_held(tuple) {
         return true;
     }
-    if connection.phase != Connection::PROVEN {
+    // The client's acknowledgement may be in the very segment that waits for the app to be silent: the app then sends again
+    // what it has said.
+    if is_new && connection.phase != Connection::PROVEN {
         note_silence(connection);
     }
     let epoch = connection.epoch;

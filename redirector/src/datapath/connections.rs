@@ -30,11 +30,6 @@ impl Connections {
         self.map.insert(listener, Connection { raw: Raw::Own as u32, ..Connection::default() }, 0)
     }
 
-    /// What is known of a connection, by its socket; `None`: nothing.
-    pub fn known(&self, socket: &impl AsRawFd) -> Option<Connection> {
-        self.map.get(socket, 0).ok()
-    }
-
     /// The map itself, for sock_diag to read.
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
         self.descriptor.try_clone()

@@ -16,13 +16,13 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use nix::time::{ClockId, clock_gettime};
-use redirector_common::{AddressBytes, Connection, Counter, Existing, Tuple};
+use redirector_common::{AddressBytes, Counter, Existing, Tuple};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     marker::PhantomData,
     net::{IpAddr, TcpListener},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -170,11 +170,6 @@ impl Door {
         if let Ok(inspection) = &mut self.inspection {
             inspection.remember(existing);
         }
-    }
-
-    /// What is known of a connection that the app has, by its socket; `None`: nothing.
-    pub fn known(&self, socket: &impl AsRawFd) -> Option<Connection> {
-        self.connections.known(socket)
     }
 
     /// What new connections to an inspected port began with, other than HTTP/1.x: bits of

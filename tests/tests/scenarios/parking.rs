@@ -18,38 +18,50 @@ use crate::scene::{ALICE, LOCAL, PORT, for_alice, in_lab, served_by, text};
 use crate::tls::with_keys;
 
 /// The echo app and an agent; alice's server runs, and nobody intercepts yet. (Fields are dropped in this order.)
-struct Waiting<'a> {
-    agent: Agent,
+pub struct Waiting<'a> {
+    pub agent: Agent,
     _alice_app: App,
     _app: Option<App>,
     lab: &'a Lab,
 }
 
 impl<'a> Waiting<'a> {
-    fn new(lab: &'a Lab) -> Self {
+    pub fn new(lab: &'a Lab) -> Self {
         let app = App::echo(lab, &lab.pod, "app", &[PORT]);
         Self { _app: Some(app), ..Self::without_app(lab) }
     }
 
-    fn without_app(lab: &'a Lab) -> Self {
+    pub fn without_app(lab: &'a Lab) -> Self {
         let alice_app = App::echo(lab, &lab.dev, "alice", &[LOCAL]);
         let agent = Agent::start_with(lab, &AgentOptions::allow_all());
         Self { agent, _alice_app: alice_app, _app: None, lab }
     }
 
-    fn intercept(&self, datapath: &str) -> Developer {
+    pub fn intercept(&self, datapath: &str) -> Developer {
         for_alice(self.lab, &self.agent).argument("--datapath").argument(datapath).start(self.lab)
     }
 
-    fn connect(&self, family: Family) -> Connection {
+    pub fn connect(&self, family: Family) -> Connection {
         connect(self.lab, family)
+    }
+
+    pub fn client(&self) -> &lab::Host {
+        &self.lab.client
     }
 
     /// What `status` counted on the intercepted port.
     #[track_caller]
-    fn counted(&self, what: &str) -> u64 {
+    pub fn counted(&self, what: &str) -> u64 {
         let status = self.agent.json(&["status"]);
         let count = status["targets"][0]["ports"][PORT.to_string()][what].as_u64();
+        count.unwrap_or_else(|| panic!("{what} in {status}"))
+    }
+
+    /// What `status` counted of the target's packets.
+    #[track_caller]
+    pub fn packets(&self, what: &str) -> u64 {
+        let status = self.agent.json(&["status"]);
+        let count = status["targets"][0]["packets"][what].as_u64();
         count.unwrap_or_else(|| panic!("{what} in {status}"))
     }
 
@@ -67,14 +79,14 @@ fn connect(lab: &Lab, family: Family) -> Connection {
 }
 
 /// A request with alice's context, or one that has nothing in common with it.
-fn request(path: &str, matching: bool) -> String {
+pub fn request(path: &str, matching: bool) -> String {
     let header = if matching { ALICE } else { "x-other: nobody" };
     format!("GET {path} HTTP/1.1\r\nHost: pod.test\r\n{header}\r\n\r\n")
 }
 
 /// Asserts that the request was answered by who it was for.
 #[track_caller]
-fn ask(connection: &mut Connection, matching: bool) -> Response {
+pub fn ask(connection: &mut Connection, matching: bool) -> Response {
     let answer = connection.ask(request("/whoami", matching));
     assert_eq!(served_by(&answer), if matching { "alice" } else { "app" });
     answer
@@ -375,10 +387,10 @@ fn parked_connection_sees_no_reset() {
 }
 
 /// TCP packets between the pod and the rest of the lab, as tcpdump sees them.
-struct Wire(Process);
+pub struct Wire(Process);
 
 impl Wire {
-    fn of_pod(lab: &Lab) -> Self {
+    pub fn of_pod(lab: &Lab) -> Self {
         let mut tcpdump = lab.node.netns.command("tcpdump");
         tcpdump.args(["-i", "veth-pod", "-n", "-l", "--immediate-mode", "tcp"]);
         let process = Process::spawn("tcpdump", &mut tcpdump, lab.logs());
@@ -389,7 +401,7 @@ impl Wire {
     }
 
     /// All until now.
-    fn packets(&self, lab: &Lab) -> Vec<String> {
+    pub fn packets(&self, lab: &Lab) -> Vec<String> {
         let last = connect(lab, Family::V4).local_address().port();
         let mark = format!(".{last} >");
         eventually("tcpdump has seen the last packet", || {
