@@ -150,6 +150,9 @@ fn app_that_ends_its_first_connection(lab: &Lab, last_words: &'static [u8]) -> S
                 return Ok(());
             }
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp")?;
+            if String::from_utf8_lossy(&peer.received()).contains("Connection: close") {
+                return Ok(());
+            }
         }
         Ok(())
     })
