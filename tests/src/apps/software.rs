@@ -96,7 +96,7 @@ fn nginx(lab: &Lab, host: &Host, name: &str, port: u16) -> Command {
         "daemon off; user root; worker_processes 2; pid {at}/pid; error_log stderr warn;
          events {{ worker_connections 4096; }}
          http {{
-           access_log off; keepalive_timeout 300s; keepalive_requests 1000000;
+           access_log off; keepalive_timeout 300s; keepalive_requests 2000000000;
            client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;
            uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;
            server {{
@@ -144,10 +144,13 @@ MinSpareServers 50
 MaxSpareServers 200
 ServerLimit 512
 MaxRequestWorkers 512";
+/// Many threads, because it ends idle connections when all of them are busy.
 const EVENT: &str = "StartServers 2
-ServerLimit 4
-ThreadsPerChild 32
-MaxRequestWorkers 128
+ServerLimit 2
+ThreadLimit 256
+ThreadsPerChild 256
+MaxRequestWorkers 512
+MaxSpareThreads 512
 AsyncRequestWorkerFactor 16";
 
 fn apache(lab: &Lab, host: &Host, name: &str, port: u16, mpm: &str, processes: &str) -> Command {
