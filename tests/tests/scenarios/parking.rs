@@ -334,7 +334,7 @@ fn measure_expired_holds() {
         let waiting = Waiting::new(lab);
         let _alice = waiting.intercept("inspect");
         let busy: usize = std::env::var("BUSY").unwrap().parse().unwrap();
-        let stop = std::sync::atomic::AtomicBool::new(false);
+        let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..busy {
                 scope.spawn(|| while !stop.load(Relaxed) {});
