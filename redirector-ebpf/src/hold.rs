@@ -16,11 +16,10 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use core::{hint::black_box, mem::offset_of};
-use redirector_common::{Counter, HELD_PAYLOAD, HOLD_DEADLINE_NS, Held, HeldSegment, Tuple};
+use redirector_common::{Connection, Counter, HELD_PAYLOAD, HOLD_DEADLINE_NS, Held, HeldSegment, Tuple};
 
 use crate::{
-    checksum,
-    connection::Connection,
+    connection::has_said,
     counters::count,
     follow::Payload,
     heartbeat::agent_alive,
@@ -48,6 +47,20 @@ const FIXED: u32 = 20;
 pub const HELD: u32 = 1;
 const NOT_HELD: u32 = 0;
 
+/// There is an agent that could take the segment, if it were held.
+#[inline(always)]
+pub fn is_possible(segment: &Segment) -> bool {
+    if segment.flags & (TCP_FIN | TCP_URG) != 0 || segment.flags & TCP_ACK == 0 {
+        count(Counter::HoldFailed);
+        return false;
+    }
+    if !agent_alive() {
+        count(Counter::AgentSilent);
+        return false;
+    }
+    true
+}
+
 /// [`HELD`]: the agent knows of the segment, which must be dropped.
 #[inline(always)]
 pub fn hold(
@@ -58,36 +71,25 @@ pub fn hold(
     connection: &mut Connection,
     tcp: *mut bpf_tcp_sock,
 ) -> u32 {
-    if segment.flags & (TCP_FIN | TCP_URG) != 0 || segment.flags & TCP_ACK == 0 {
-        count(Counter::HoldFailed);
-        return NOT_HELD;
-    }
-    if !agent_alive() {
-        count(Counter::AgentSilent);
-        return NOT_HELD;
-    }
-    if !checksum::is_good(ctx, segment, payload) {
-        count(Counter::BadChecksum);
-        return NOT_HELD;
-    }
     let Some(record) = RECORD.get_ptr_mut(0) else { return NOT_HELD };
     // SAFETY: this processor's alone while the program runs.
     let record = unsafe { &mut *record };
     let record_len = fill(record, ctx, segment, tuple, payload);
     // SAFETY: the caller has a reference to the socket.
-    record.unacknowledged = unsafe { (*tcp).snd_nxt.wrapping_sub((*tcp).snd_una) };
+    // (What is acknowledged meanwhile changes neither sum.)
+    record.said = unsafe {
+        let on_the_way = (*tcp).snd_nxt.wrapping_sub((*tcp).snd_una);
+        ((*tcp).bytes_acked as u32).wrapping_add(on_the_way)
+    };
     // SAFETY: no preconditions.
     let held = Held { at_ns: unsafe { bpf_ktime_get_ns() } };
     if record_len == 0 || HOLDS.insert(tuple, &held, BPF_NOEXIST).is_err() {
         count(Counter::HoldFailed);
         return NOT_HELD;
     }
-    let sent_end = &raw const connection.sent_end;
-    // SAFETY: the connection lives as long as the socket, to which the caller has a reference, as `tcp` does.
-    let app_is_silent = unsafe {
-        sent_end.read_volatile() == u64::from(segment.ack)
-            && (&raw const (*tcp).snd_nxt).read_volatile() == segment.ack
-    };
+    // SAFETY: the caller has a reference to the socket.
+    let snd_nxt = unsafe { (&raw const (*tcp).snd_nxt).read_volatile() };
+    let app_is_silent = has_said(connection, segment.ack) && snd_nxt == segment.ack;
     if !app_is_silent || !send(record, record_len) {
         let _ = HOLDS.remove(tuple);
         count(Counter::HoldFailed);

@@ -18,17 +18,23 @@
 
 mod answer;
 mod assign;
+mod bare_ack;
 mod checksum;
 mod connection;
 mod counters;
 mod follow;
 mod heartbeat;
 mod hold;
+mod icmp;
+mod opening;
 mod packet;
 mod parked;
 mod peername;
+mod protocol;
 mod rehearsal;
+mod responses;
 mod scanning;
+mod silence;
 mod sockets;
 
 use aya_ebpf::{
@@ -61,7 +67,7 @@ pub fn redirector_inspect(ctx: TcContext) -> i32 {
     match packet::parse(&ctx, &mut segment) {
         Parsed::Segment => return inspect(&ctx, &segment),
         Parsed::Unreadable => count(Counter::Unreadable),
-        Parsed::Other => {}
+        Parsed::Other => icmp::ingress(&ctx),
     }
     TC_ACT_UNSPEC
 }
@@ -74,12 +80,13 @@ fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
         client_port: u16::from_be_bytes(segment.source_port),
         app_port: u16::from_be_bytes(segment.destination_port),
     };
+    let is_copy = opening::is_copy(ctx);
     match parked::ingress(ctx, segment, &tuple) {
         Verdict::Pass => return TC_ACT_UNSPEC,
         Verdict::Drop => return TC_ACT_SHOT,
         Verdict::Next => {}
     }
-    if follow::request(ctx, segment, &tuple) {
+    if follow::request(ctx, segment, &tuple, is_copy) {
         return TC_ACT_SHOT;
     }
     assign::ingress(ctx, segment);
@@ -101,7 +108,7 @@ pub fn redirector_egress(ctx: TcContext) -> i32 {
     if let Some(verdict) = parked::egress(&ctx, &segment, &tuple) {
         return verdict;
     }
-    if follow::response(&ctx, &segment, &tuple) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+    if responses::read(&ctx, &segment, &tuple) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
 }
 
 /// `bpf_sk_assign` and the socket lookups are for GPL-compatible programs only.

@@ -11,11 +11,11 @@ use core::mem::MaybeUninit;
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use redirector_common::{AddressBytes, v4_mapped};
 
-const ETH_P_IP: u32 = 0x0800;
-const ETH_P_IPV6: u32 = 0x86dd;
+pub const ETH_P_IP: u32 = 0x0800;
+pub const ETH_P_IPV6: u32 = 0x86dd;
 
 const IPPROTO_HOP_BY_HOP: u8 = 0;
-const IPPROTO_TCP: u8 = 6;
+pub const IPPROTO_TCP: u8 = 6;
 const IPPROTO_ROUTING: u8 = 43;
 const IPPROTO_FRAGMENT: u8 = 44;
 const IPPROTO_DESTINATION: u8 = 60;
@@ -51,16 +51,28 @@ pub const TCP_ACK: u8 = 0x10;
 pub const TCP_URG: u8 = 0x20;
 
 impl Segment {
-    /// Bytes behind the TCP header, by what the IP header says. `None` for packets beyond 64 KiB (BIG TCP), whose header
-    /// does not say it.
+    /// Bytes behind the TCP header, by what the IP header says. That of packets beyond 64 KiB (BIG TCP) does not say it, but they have
+    /// no padding.
     #[inline(always)]
     pub fn payload_len(&self, ctx: &TcContext) -> Option<u32> {
         let [length] = if self.is_v6 { load::<[[u8; 2]; 1]>(ctx, 4)? } else { load::<[[u8; 2]; 1]>(ctx, 2)? };
         let length = u32::from(u16::from_be_bytes(length));
-        if length == 0 {
-            return None;
-        }
-        let total = if self.is_v6 { length + core::mem::size_of::<Ipv6Hdr>() as u32 } else { length };
+        let total = if length == 0 {
+            // Nothing else may leave its length out, and the kernel drops what does.
+            // SAFETY: `skb` is the context the kernel called us with.
+            if unsafe { (*ctx.skb.skb).gso_size } == 0 {
+                return None;
+            }
+            let link = link_len(ctx);
+            if link == UNKNOWN_LINK {
+                return None;
+            }
+            ctx.len().checked_sub(link)?
+        } else if self.is_v6 {
+            length + core::mem::size_of::<Ipv6Hdr>() as u32
+        } else {
+            length
+        };
         total.checked_sub(self.payload_offset())
     }
 
@@ -123,12 +135,18 @@ pub fn parse(ctx: &TcContext, segment: &mut Segment) -> Parsed {
     if vlan != 0 {
         return Parsed::Other;
     }
-    // SAFETY: as above.
-    match u32::from(u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16)) {
+    match network_protocol(ctx) {
         ETH_P_IP => parse_v4(ctx, segment),
         ETH_P_IPV6 => parse_v6(ctx, segment),
         _ => Parsed::Other,
     }
+}
+
+/// An EtherType (`ETH_P_…` of linux/if_ether.h).
+#[inline(always)]
+pub fn network_protocol(ctx: &TcContext) -> u32 {
+    // SAFETY: `skb` is the context the kernel called us with.
+    u32::from(u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16))
 }
 
 #[inline(always)]

@@ -327,6 +327,20 @@ impl Message {
         }
     }
 
+    /// Goes past bytes of a body, up to its end, that were not seen. False: they are not of a body alone.
+    #[inline(always)]
+    pub fn pass_over(&mut self, bytes: u32) -> bool {
+        if self.state == BODY && bytes == self.missing {
+            self.end();
+            return true;
+        }
+        let within = (self.state == BODY || self.state == DATA) && bytes < self.missing;
+        if within {
+            self.missing = self.missing.wrapping_sub(bytes);
+        }
+        within
+    }
+
     #[inline(always)]
     fn end(&mut self) -> Event {
         self.restart();

@@ -1,8 +1,8 @@
 //! The requests of a connection.
 
 use super::message::{
-    Body, EMPTY_LINE_LF, HTTP_1_0, INTERESTING, IS_HEAD, LINE_START, METHOD, Message, NAME, RAW, START,
-    START_LINE_LF, TARGET, TARGET_START, UPGRADE, VALUE, VERSION, line_feed,
+    Body, CHUNKED, EMPTY_LINE_LF, HTTP_1_0, INTERESTING, IS_HEAD, LINE_START, METHOD, Message, NAME, RAW,
+    START, START_LINE_LF, TARGET, TARGET_START, UPGRADE, VALUE, VERSION, line_feed,
 };
 use super::names::{is_connect, is_head, is_token_byte};
 use super::{BLOCK, Block, Event, NONE, Needles};
@@ -130,6 +130,12 @@ impl RequestScan {
         self.0.is_raw()
     }
 
+    /// It is raw because what follows may be another protocol.
+    #[inline(always)]
+    pub fn is_switched(&self) -> bool {
+        self.is_raw() && self.0.flags & UPGRADE != 0
+    }
+
     /// See [`ResponseScan::skippable`](super::ResponseScan::skippable).
     #[inline(always)]
     pub fn skippable(&self) -> u32 {
@@ -139,6 +145,18 @@ impl RequestScan {
     #[inline(always)]
     pub fn skip(&mut self, bytes: u32) {
         self.0.skip(bytes);
+    }
+
+    /// The request that is being read, or was read last, is known to have no body or one of a known length.
+    #[inline(always)]
+    pub fn is_counted(&self) -> bool {
+        !self.is_in_head() && self.0.flags & CHUNKED == 0
+    }
+
+    /// Goes past bytes that were not seen. False: nothing is known without them.
+    #[inline(always)]
+    pub fn pass_over(&mut self, bytes: u32) -> bool {
+        self.0.pass_over(bytes)
     }
 
     /// `method SP request-target SP HTTP-version CRLF`, after a few empty lines.
@@ -158,8 +176,11 @@ impl RequestScan {
                 if is_token_byte(byte) && message.matched < MAX_METHOD {
                     message.keep(byte);
                     METHOD
-                } else if byte != b' ' || is_connect(&message.name, message.matched) {
-                    // What follows CONNECT is not HTTP.
+                } else if byte != b' ' {
+                    RAW
+                } else if is_connect(&message.name, message.matched) {
+                    // What follows it is not HTTP.
+                    message.flags |= UPGRADE;
                     RAW
                 } else {
                     if is_head(&message.name, message.matched) {

@@ -86,6 +86,12 @@ impl ResponseScan {
         self.0.is_raw()
     }
 
+    /// It is raw because what follows is another protocol.
+    #[inline(always)]
+    pub fn is_switched(&self) -> bool {
+        self.is_raw() && self.0.status == 101
+    }
+
     /// So many of the bytes that follow need not be looked at, if they go to [`Self::skip`].
     #[inline(always)]
     pub fn skippable(&self) -> u32 {
