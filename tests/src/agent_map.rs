@@ -6,7 +6,10 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use crate::{agent::Agent, attached::{bpf, file}};
+use crate::{
+    agent::Agent,
+    attached::{bpf, file},
+};
 
 /// Commands and flags of `linux/bpf.h`.
 const MAP_UPDATE_ELEM: c_long = 2;

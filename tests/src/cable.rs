@@ -38,10 +38,7 @@ impl Cable {
     /// Two ends of a veth pair.
     #[must_use]
     pub fn veth(near: &Host, far: &Host) -> Self {
-        near.netns.ip(&format!(
-            "link add {CABLE} type veth peer name {CABLE} netns {}",
-            far.netns.name()
-        ));
+        near.netns.ip(&format!("link add {CABLE} type veth peer name {CABLE} netns {}", far.netns.name()));
         Self::plug_in(near, far, None)
     }
 

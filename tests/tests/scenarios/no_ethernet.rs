@@ -14,8 +14,7 @@ fn connections_over_a_tun_device_are_inspected_and_parked() {
     in_lab(|lab| {
         let cable = Cable::tun(&lab.pod, &lab.client);
         let waiting = Waiting::new(lab);
-        let mut existing =
-            Family::BOTH.map(|family| lab.client.connect(Cable::near(family, PORT)));
+        let mut existing = Family::BOTH.map(|family| lab.client.connect(Cable::near(family, PORT)));
         for connection in &mut existing {
             ask(connection, false);
         }
@@ -49,8 +48,9 @@ fn a_large_body_follows_its_head_over_a_tun_device() {
         for family in Family::BOTH {
             for (header, server) in [(ALICE, "alice"), ("x-other: nobody", "app")] {
                 let mut connection: Connection = lab.client.connect(Cable::near(family, PORT));
-                let head =
-                    format!("POST / HTTP/1.1\r\nHost: pod.test\r\n{header}\r\nContent-Length: {SIZE}\r\n\r\n");
+                let head = format!(
+                    "POST / HTTP/1.1\r\nHost: pod.test\r\n{header}\r\nContent-Length: {SIZE}\r\n\r\n"
+                );
                 let answer = connection.ask(head + &"x".repeat(SIZE));
                 assert_eq!(served_by(&answer), server);
                 assert_eq!(answer.json()["body_length"], json!(SIZE));
@@ -69,7 +69,8 @@ fn an_app_behind_a_tun_device_sees_a_plain_end_of_stream() {
         let waiting = Waiting::without_app(lab);
         let alice = waiting.intercept("inspect");
         ask(&mut lab.client.connect(Cable::near(Family::V4, PORT)), true);
-        let printed = |line: &str| app.log().lines(Stream::Stdout).iter().filter(|seen| *seen == line).count();
+        let printed =
+            |line: &str| app.log().lines(Stream::Stdout).iter().filter(|seen| *seen == line).count();
         eventually("it has ended", || printed("end") == 1);
         // What its socket sends at the end is answered in the client's place.
         eventually("the app's socket is gone", || lab.pod.netns.sh("ss -Htn state last-ack").is_empty());

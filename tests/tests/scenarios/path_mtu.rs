@@ -7,7 +7,7 @@ use lab::{App, CABLE, Cable, Connection, Family, Lab};
 use serde_json::json;
 
 use crate::{
-    parking::{Waiting, ask, request},
+    parking::{ask, request},
     scene::{ALICE, LOCAL, PORT, for_alice, in_lab},
 };
 
@@ -70,8 +70,8 @@ fn a_parked_connection_hears_that_its_packets_are_too_large() {
             let alice = for_alice(lab, &agent).argument("--datapath").argument("inspect").start(lab);
             for family in Family::BOTH {
                 let mut connection = narrow.connect(family);
-                let download = connection
-                    .ask(format!("GET /file HTTP/1.1\r\nHost: pod.test\r\n{ALICE}\r\n\r\n"));
+                let download =
+                    connection.ask(format!("GET /file HTTP/1.1\r\nHost: pod.test\r\n{ALICE}\r\n\r\n"));
                 assert_eq!(download.body.len(), BODY, "{family:?}");
                 ask(&mut connection, true);
                 ask(&mut connection, false);

@@ -50,7 +50,9 @@ fn one(lab: &Lab, family: Family, port: u16, matching: &[bool], end: End) {
     eventually("both ends have closed", || {
         let ended = |host: &Host| {
             let sockets = host.netns.sh(open);
-            !sockets.lines().any(|line| line.contains(&format!(":{port} ")) || line.ends_with(&format!(":{port}")))
+            !sockets
+                .lines()
+                .any(|line| line.contains(&format!(":{port} ")) || line.ends_with(&format!(":{port}")))
         };
         ended(&lab.client) && ended(&lab.pod)
     });
@@ -67,7 +69,9 @@ fn reuse(timestamps: bool, ends: &[End]) {
         for (family, ports) in [(Family::V4, 41_000), (Family::V6, 42_000)] {
             for (port, end) in (ports..).zip(ends) {
                 // Parked after live, live after parked, parked after parked, live after live; at once and later.
-                for matching in [&[true][..], &[true], &[false], &[false], &[false, true], &[true, false], &[true]] {
+                for matching in
+                    [&[true][..], &[true], &[false], &[false], &[false, true], &[true, false], &[true]]
+                {
                     one(lab, family, port, matching, *end);
                 }
             }
