@@ -42,8 +42,8 @@ pub struct Connection {
     pub response: ResponseScan,
     /// The epoch in which a part of a response was missed.
     pub broken_epoch: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// Where the body of the latest request begins, or would.
+    pub body_from: u32,
     /// The end of what the app has sent, or is just sending.
     pub sent_end: u64,
     /// Until it is [`Self::PROVEN`]: when the last request came, when the app last sent something, and the longest time

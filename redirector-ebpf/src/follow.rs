@@ -20,7 +20,7 @@ use redirector_common::{Connection, Counter, Existing, PORT_TLS, Raw, Tuple, sca
 
 use crate::{
     checksum,
-    connection::{self, is_idle, start_listening, try_lock, unlock},
+    connection::{self, is_idle, may_have_said, start_listening, try_lock, unlock},
     counters::count,
     hold::{self, hold},
     opening,
@@ -122,8 +122,12 @@ fn read_request(
     let expected = segment.seq == rcv_nxt && segment.ack == snd_nxt;
     let mut seen = 0;
     if connection.phase != Connection::UNKNOWN {
+        if !may_have_said(connection, segment.ack) {
+            // For something that the app has not said: it will not take it.
+            return false;
+        }
         if connection.broken_epoch == connection.epoch {
-            silence::is_broken(connection, segment);
+            silence::is_broken(connection);
             if connection.raw != 0 {
                 return false;
             }
@@ -131,11 +135,14 @@ fn read_request(
         } else {
             let behind = connection.next.wrapping_sub(segment.seq) as i32;
             if behind > 0 {
-                if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0 {
-                    // What we read the first time has not got to the app: it may have been damaged.
+                let body = connection.request.is_counted()
+                    && (segment.seq.wrapping_sub(connection.body_from) as i32) >= 0;
+                if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0 && !body {
+                    // What we read the first time has not got to the app: it may have been damaged. In a body that
+                    // would not matter.
                     lose_sight(connection);
                 } else if behind as u32 >= len {
-                    // The app has it, and so have we.
+                    // We have it.
                     return false;
                 } else {
                     seen = behind as u32;
@@ -195,6 +202,7 @@ fn read_request(
     work.head_requests = connection.head_requests;
     work.heads = 0;
     work.first_interesting = 0;
+    work.head_end = 0;
     work.interesting = 0;
     work.port = u32::from(tuple.app_port);
     work.names = names;
@@ -205,19 +213,11 @@ fn read_request(
     let outstanding = work.requests.wrapping_sub(connection.responses);
     // The app may not get an urgent byte where we see it (RFC 9293 §3.8.5).
     let urgent = segment.flags & TCP_URG != 0;
-    if !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent {
-        if connection.phase == Connection::PROBATION && !urgent {
-            lose_sight(connection);
-        } else {
-            let reason = if urgent {
-                Raw::Urgent
-            } else if work.request.is_switched() {
-                Raw::Switched
-            } else {
-                Raw::NotHttp
-            };
-            leave_alone(connection, reason);
-        }
+    // What follows the answer may be another protocol. Until then it is a request like others.
+    let switches = work.request.is_switched() && work.heads == 0 && work.request.is_interesting();
+    let given_up = !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent;
+    if given_up && (!switches || urgent) {
+        give_up(connection, work.request, urgent);
         return false;
     }
     if outstanding > 1 && connection.phase != Connection::PROVEN {
@@ -225,9 +225,9 @@ fn read_request(
         return false;
     }
     let unjudged = work.heads == 0 && work.request.is_in_head();
-    let wanted = work.first_interesting != 0 || unjudged;
-    let mut not_held = work.interesting;
+    let wanted = work.first_interesting != 0 || unjudged || switches;
     let held_before = connection.holds != 0 && connection.held_seq == segment.seq;
+    let mut not_held = if held_before { 0 } else { work.interesting };
     if held_before && connection.holds >= MAX_HOLDS {
         // The agent can't take it, or not in time; it shall not cost the client more.
         leave_alone(connection, Raw::HeldInVain);
@@ -235,26 +235,23 @@ fn read_request(
     }
     if at_start && wanted && !held_before {
         if at_boundary && connection.phase >= Connection::LIKELY {
-            if !checksum::is_good(ctx, segment, payload) {
-                // The app does not get it, so it has not been here.
-                count(Counter::BadChecksum);
-                return false;
+            match stop(ctx, segment, tuple, payload, connection, tcp) {
+                DROP => return true,
+                IGNORE => return false,
+                COUNT => not_held = 1,
+                _ => not_held = 0,
             }
-            let may_be_held = hold::is_possible(segment);
-            if may_be_held && connection.phase == Connection::LIKELY {
-                if silence::is_worth_a_probe(connection, segment) {
-                    return true;
-                }
-                not_held = 1;
-            } else {
-                if may_be_held && hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD {
-                    return true;
-                }
-                not_held = 0;
-            }
-        } else if unjudged {
+        } else if unjudged || switches {
             not_held = 1;
         }
+    }
+    if switches {
+        give_up(connection, work.request, false);
+        count(Counter::InterestingHead);
+        if not_held != 0 {
+            count(Counter::RefusedAtBoundary);
+        }
+        return false;
     }
     if work.heads != 0 {
         count(Counter::Head);
@@ -268,6 +265,9 @@ fn read_request(
     connection.request = work.request;
     connection.head_requests = work.head_requests;
     connection.next = segment.seq.wrapping_add(len);
+    if work.heads != 0 {
+        connection.body_from = segment.seq.wrapping_add(work.head_end.wrapping_sub(payload.at));
+    }
     if work.heads != 0 && connection.phase != Connection::PROVEN {
         // SAFETY: no preconditions.
         connection.asked_at = unsafe { bpf_ktime_get_ns() };
@@ -276,6 +276,49 @@ fn read_request(
     compiler_fence(Ordering::Release);
     connection.requests = work.requests;
     false
+}
+
+/// What is to become of a segment that should not reach the app.
+const DROP: u32 = 1;
+/// The app will drop it.
+const IGNORE: u32 = 2;
+/// It is not certain that a request was due.
+const COUNT: u32 = 3;
+/// It can't be held, which is counted.
+const PASS_ON: u32 = 4;
+
+#[inline(always)]
+fn stop(
+    ctx: &TcContext,
+    segment: &Segment,
+    tuple: &Tuple,
+    payload: Payload,
+    connection: &mut Connection,
+    tcp: *mut TcpSock,
+) -> u32 {
+    if !checksum::is_good(ctx, segment, payload) {
+        count(Counter::BadChecksum);
+        return IGNORE;
+    }
+    if !hold::is_possible(segment) {
+        return PASS_ON;
+    }
+    if connection.phase == Connection::LIKELY {
+        return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
+    }
+    if hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
+}
+
+/// The request is none, or none that can be followed.
+#[inline(always)]
+fn give_up(connection: &mut Connection, request: RequestScan, urgent: bool) {
+    if urgent {
+        leave_alone(connection, Raw::Urgent);
+    } else if connection.phase == Connection::PROBATION {
+        lose_sight(connection);
+    } else {
+        leave_alone(connection, if request.is_switched() { Raw::Switched } else { Raw::NotHttp });
+    }
 }
 
 /// Begins to follow the connection with this segment.
@@ -327,7 +370,9 @@ fn hold_opening(
         return false;
     }
     protocol::note(tuple.app_port, protocol);
-    if connection.holds == 0
+    // Without the service's key, parking TLS gains nothing; with it, its connections are the agent's from their start.
+    if protocol != PORT_TLS
+        && connection.holds == 0
         && hold::is_possible(segment)
         && hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD
     {

@@ -49,11 +49,13 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
         return false;
     }
     // In this order: see `hold`.
-    will_send(connection, segment.seq.wrapping_add(len + fin));
+    let is_new = will_send(connection, segment.seq.wrapping_add(len + fin));
     if hold::is_held(tuple) {
         return true;
     }
-    if connection.phase != Connection::PROVEN {
+    // The client's acknowledgement may be in the very segment that waits for the app to be silent: the app then sends again
+    // what it has said.
+    if is_new && connection.phase != Connection::PROVEN {
         note_silence(connection);
     }
     let epoch = connection.epoch;
@@ -93,7 +95,9 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
     let unanswered = connection.requests.wrapping_sub(work.responses) as i32;
     let unasked = unanswered < 0 || (unanswered == 0 && !work.response.is_at_start());
     if !finished || work.response.is_raw() || unasked {
-        if connection.phase == Connection::PROVEN {
+        // Or it has got a request of which we have not read the end, because that came before the rest.
+        let has_more = (segment.ack.wrapping_sub(connection.next) as i32) > 0;
+        if connection.phase == Connection::PROVEN && !has_more {
             let switched = work.response.is_switched();
             leave_alone(connection, if switched { Raw::Switched } else { Raw::NotHttp });
         } else {

@@ -37,6 +37,8 @@ pub struct Work {
     pub head_requests: u64,
     /// Heads that ended in this packet.
     pub heads: u32,
+    /// Where the last of them ended, counted as `at` is.
+    pub head_end: u32,
     /// Was the first of them interesting? How many were?
     pub first_interesting: u32,
     pub interesting: u32,
@@ -140,6 +142,7 @@ pub extern "C" fn redirector_read_request() -> u32 {
             work.first_interesting = interesting;
         }
         work.heads += 1;
+        work.head_end = work.at.wrapping_sub(work.block_end.wrapping_sub(next));
         work.interesting += interesting;
         let bit = 1 << (work.requests & 63);
         if work.request.is_head_request() {

@@ -24,10 +24,14 @@ const MAX_FAILED: u32 = 2;
 
 /// The app has been silent for so long that it has nothing more to say.
 #[inline(always)]
-pub fn is_proof(connection: &Connection) -> bool {
+pub fn is_proof(connection: &mut Connection) -> bool {
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    now.saturating_sub(connection.spoke_at) >= needed(connection)
+    let is_proof = now.saturating_sub(connection.spoke_at) >= needed(connection);
+    if is_proof {
+        connection.probes = 0;
+    }
+    is_proof
 }
 
 /// The segment is to be dropped, to see whether the app is silent until the client sends it again.
@@ -47,8 +51,8 @@ pub fn is_worth_a_probe(connection: &mut Connection, segment: &Segment) -> bool 
 
 /// The app has said more than it was asked. Was that while it was listened to?
 #[inline(always)]
-pub fn is_broken(connection: &mut Connection, segment: &Segment) {
-    if connection.probes == 0 || connection.probed_seq != segment.seq {
+pub fn is_broken(connection: &mut Connection) {
+    if connection.probes == 0 {
         return;
     }
     connection.probes = 0;

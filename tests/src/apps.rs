@@ -21,9 +21,13 @@ use crate::{
 
 mod grpc;
 mod http2;
+mod pool;
+mod software;
 
 pub use grpc::grpc_client;
 pub use http2::{Http2Answers, http2_client};
+pub use pool::PoolClient;
+pub use software::Software;
 
 const ECHO: &str = include_str!("apps/echo.py");
 const TLS_ENDS: &str = include_str!("apps/tls_ends.py");

@@ -1,8 +1,8 @@
 //! The requests of a connection.
 
 use super::message::{
-    Body, EMPTY_LINE_LF, HTTP_1_0, INTERESTING, IS_HEAD, LINE_START, METHOD, Message, NAME, RAW, START,
-    START_LINE_LF, TARGET, TARGET_START, UPGRADE, VALUE, VERSION, line_feed,
+    Body, CHUNKED, EMPTY_LINE_LF, HTTP_1_0, INTERESTING, IS_HEAD, LINE_START, METHOD, Message, NAME, RAW,
+    START, START_LINE_LF, TARGET, TARGET_START, UPGRADE, VALUE, VERSION, line_feed,
 };
 use super::names::{is_connect, is_head, is_token_byte};
 use super::{BLOCK, Block, Event, NONE, Needles};
@@ -145,6 +145,12 @@ impl RequestScan {
     #[inline(always)]
     pub fn skip(&mut self, bytes: u32) {
         self.0.skip(bytes);
+    }
+
+    /// The request that is being read, or was read last, is known to have no body or one of a known length.
+    #[inline(always)]
+    pub fn is_counted(&self) -> bool {
+        !self.is_in_head() && self.0.flags & CHUNKED == 0
     }
 
     /// Goes past bytes that were not seen. False: nothing is known without them.

@@ -129,7 +129,7 @@ impl Registry {
                 return Err(error);
             }
         };
-        let mut warnings: Vec<String> = choice.shortcoming().into_iter().collect();
+        let mut warnings = Vec::new();
         match &routes {
             PortRoutes::Open(_) => {}
             PortRoutes::New(routes) => {
@@ -175,6 +175,8 @@ impl Registry {
                 Ok(count) => created.closed = Some(count),
                 Err(error) => created.warnings.push(format!("existing connections are left: {error}")),
             }
+        } else {
+            created.warnings.extend(host.uncovered(port).await);
         }
         if !tls.is_empty() {
             created.warnings.extend(host.probe_tls(port, tls).await);

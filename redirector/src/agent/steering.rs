@@ -78,16 +78,6 @@ impl Choice {
         matches!(self.kind, Kind::Inspect | Kind::Auto)
     }
 
-    /// What is missing, compared with what `auto` hopes for.
-    pub fn shortcoming(&self) -> Option<String> {
-        match &self.kind {
-            Kind::ProxyFor(reason) => {
-                Some(format!("connections that exist already stay with the app: {reason}"))
-            }
-            _ => None,
-        }
-    }
-
     /// What becomes of new connections now, and why.
     pub fn now(&self, spoken: Spoken) -> (Datapath, String) {
         const THROUGH: &str = "new connections pass through the agent, older ones are inspected";

@@ -7,7 +7,7 @@ use super::{
     worker::{self, Pulse},
 };
 use crate::{
-    api::TargetStatus,
+    api::{TargetStatus, Unseen},
     datapath::{AttachKind, Door, DoorError, PeerNames},
     engine::{PortContext, PortStats, Routes, UpstreamConnector, tls::TlsKey},
     target::{Target, netns::Netns, presence::Presence, resolve::ResolvedTarget},
@@ -180,6 +180,17 @@ impl TargetHost {
         // Of an idle connection nobody can tell what it speaks, but its server can be asked.
         self.ask(|reply| WardenCommand::ProbeHttp2 { port, reply }).await.ok_or(PortError::Gone)?;
         self.ask(|reply| WardenCommand::CloseExisting { port, reply }).await.ok_or(PortError::Gone)?
+    }
+
+    /// A warning, when the app has connections on `port` that nobody looks into, nor will.
+    pub async fn uncovered(&self, port: u16) -> Option<String> {
+        let unseen = self.status(true).await?.unseen.remove(&port)?;
+        let for_good = |reason: &&Unseen| **reason != Unseen::NotYet;
+        let reason = *unseen.counts.keys().find(for_good)?;
+        let count: u64 =
+            unseen.counts.iter().filter(|(reason, _)| for_good(reason)).map(|(_, count)| count).sum();
+        let connections = if count == 1 { "connection that exists" } else { "connections that exist" };
+        Some(format!("{count} {connections} already can't be covered: {}", reason.explanation()))
     }
 
     /// `None` once the target is gone. `connections`: with those that the app has and nobody looks into.

@@ -35,8 +35,8 @@ impl Unseen {
     pub const fn explanation(self) -> &'static str {
         match self {
             Self::Older => {
-                "older than the intercept, and connections are not inspected: they stay with the app until they end \
-                 (--close-existing ends them)"
+                "older than the intercept, which does not inspect connections: the app has them until they end \
+                 (`redirector intercept --close-existing` ends them)"
             }
             Self::NotYet => {
                 "no request seen yet: one that speaks HTTP/1.x is covered from the request after the next"

@@ -48,4 +48,5 @@ mod tls_passed_on;
 mod tls_to_developer;
 mod tokens;
 mod two_developers;
+mod uncovered;
 mod upgrade;

@@ -8,13 +8,14 @@ use std::{
 };
 
 use lab::{
-    Agent, AgentOptions, App, Connection, Curl, Developer, Ends, Family, KeepAliveClient, Lab, Log, Nginx,
-    Process, Response, Stream, eventually,
+    Agent, AgentOptions, App, Certificate, Connection, Curl, Developer, Ends, Family, KeepAliveClient, Kind,
+    Lab, Log, Nginx, Process, Response, Stream, eventually, http2_client,
 };
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::scene::{ALICE, LOCAL, PORT, for_alice, in_lab, served_by, text};
+use crate::tls::with_keys;
 
 /// The echo app and an agent; alice's server runs, and nobody intercepts yet. (Fields are dropped in this order.)
 pub struct Waiting<'a> {
@@ -113,17 +114,67 @@ fn a_connection_that_existed_before_is_answered_by_the_developer_from_the_first_
 }
 
 #[test]
-fn with_auto_a_new_connection_passes_through_the_agent_and_is_not_moved() {
+fn with_auto_connections_stay_with_the_app_once_a_client_was_seen_to_speak_http1() {
     in_lab(|lab| {
         let waiting = Waiting::new(lab);
         let _alice = waiting.intercept("auto");
+        assert_eq!(text(&waiting.agent.list()[0], "datapath"), "proxy");
+        let mut first = waiting.connect(Family::V4);
+        for matching in [true, false, true] {
+            ask(&mut first, matching);
+        }
+        eventually("new connections stay with the app", || waiting.agent.list()[0]["datapath"] == "inspect");
+        // The one that has no request yet may still have come to the agent.
+        let mut second = waiting.connect(Family::V4);
+        ask(&mut second, false);
         for family in Family::BOTH {
             let mut connection = waiting.connect(family);
-            for matching in [true, false, true, false, true] {
+            for matching in [false, true, false, true] {
                 ask(&mut connection, matching);
             }
         }
-        assert_eq!((waiting.counted("parked"), waiting.assigned()), (0, 2));
+        for connection in [&mut first, &mut second] {
+            ask(connection, true);
+        }
+        assert!(waiting.assigned() <= 2, "{}", waiting.agent.json(&["status"]));
+        assert!(waiting.counted("parked") >= 2);
+    });
+}
+
+#[test]
+fn with_auto_clients_of_http2_pass_through_the_agent_and_status_says_why() {
+    in_lab(|lab| {
+        let _app = App::http2(lab, &lab.pod, "app", &[PORT]);
+        let _alice_app = App::http2(lab, &lab.dev, "alice", &[LOCAL]);
+        let agent = Agent::start(lab);
+        let _alice = for_alice(lab, &agent).start(lab);
+        for _ in 0..3 {
+            let headers = json!({ "x-dev": "alice", ":path": "/" });
+            let plan = json!({ "requests": [{ "headers": headers }, { "headers": { ":path": "/" } }] });
+            let answers = http2_client(lab, &lab.client, lab.pod.at(PORT), &plan);
+            assert_eq!([0, 1].map(|number| text(&answers.report(number), "served_by")), ["alice", "app"]);
+        }
+        let intercept = &agent.list()[0];
+        assert_eq!(intercept["datapath"], "proxy", "{intercept}");
+        assert!(text(intercept, "datapath_reason").contains("clients speak HTTP/2"), "{intercept}");
+    });
+}
+
+#[test]
+fn auto_looks_into_tls_at_the_agent_and_inspect_refuses() {
+    in_lab(|lab| {
+        let certificate = Certificate::new(lab, &["pod.test"], Kind::Ecdsa);
+        let _app = App::tls_echo(lab, &lab.pod, "app", &[PORT], &certificate, &[]);
+        let agent = Agent::start(lab);
+        let with_key = |datapath: &str| {
+            with_keys(for_alice(lab, &agent), &[&certificate]).argument("--datapath").argument(datapath)
+        };
+        let refusal = with_key("inspect").refused();
+        assert!(refusal.stderr.contains("inside TLS"), "{refusal:?}");
+        let _alice = with_key("auto").start(lab);
+        let intercept = &agent.list()[0];
+        assert_eq!(intercept["datapath"], "proxy", "{intercept}");
+        assert!(text(intercept, "datapath_reason").contains("inside TLS"), "{intercept}");
     });
 }
 
