@@ -101,8 +101,8 @@ pub struct HeldSegment {
     /// Of the first byte of the payload.
     pub seq: u32,
     pub ack: u32,
-    /// Bytes that the app's socket had sent and not yet seen acknowledged. (`ack` acknowledges all of them.)
-    pub unacknowledged: u32,
+    /// Bytes that the app's socket had sent in all, modulo 2^32: `bytes_acked` and what was on the way.
+    pub said: u32,
     /// As it stands in the header, not scaled.
     pub window: u16,
     /// The flags byte of the TCP header.

@@ -10,6 +10,7 @@ mod explain;
 mod ledger;
 mod leftovers;
 mod metrics;
+mod parker;
 mod parking;
 mod registry;
 mod registry_error;
@@ -17,6 +18,7 @@ mod registry_state;
 mod steering;
 mod target_host;
 mod tls_keys;
+mod urgency;
 mod warden;
 mod worker;
 

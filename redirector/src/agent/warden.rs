@@ -401,7 +401,9 @@ impl Warden {
     }
 
     fn beat(&mut self) {
-        if self.workers.iter().all(|(_, pulse)| pulse.is_well() && pulse.age() < HUNG)
+        let parker = self.parking.iter().all(|parking| parking.pulse().age() < HUNG);
+        if parker
+            && self.workers.iter().all(|(_, pulse)| pulse.is_well() && pulse.age() < HUNG)
             && let Err(error) = self.door.beat()
         {
             tracing::error!(%error, "no heartbeat: new connections go to the app");

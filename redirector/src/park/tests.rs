@@ -65,7 +65,7 @@ impl Wire {
             tuple: Tuple { client: [0; 16], app: [0; 16], client_port: 0, app_port: 0 },
             seq,
             ack,
-            unacknowledged: 0,
+            said: facts.acknowledged as u32,
             window: 512,
             timestamps: facts.timestamps.then_some(Timestamps { value: clock, echo: app_clock }),
             payload: payload.to_vec(),

@@ -31,6 +31,8 @@ pub struct SocketFacts {
 /// What both sides agreed on at the handshake, and where flow control is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionFacts {
+    /// Bytes that the peer has acknowledged, since the connection began (Linux 4.1).
+    pub acknowledged: u64,
     /// The peer's timestamps are answered (RFC 7323 §3).
     pub timestamps: bool,
     /// The clock of our timestamps counts microseconds (`TCPI_OPT_USEC_TS`, Linux 6.7).
@@ -88,6 +90,7 @@ impl ConnectionFacts {
             if cfg!(target_endian = "little") { (low, high) } else { (high, low) };
         let name = congestion_control.split(|byte| *byte == 0).next().unwrap_or_default();
         Some(Self {
+            acknowledged: u64::from_ne_bytes(*info.get(120..)?.first_chunk()?),
             timestamps: options & Self::TIMESTAMPS != 0,
             microseconds: options & Self::MICROSECONDS != 0,
             sack: options & Self::SACK != 0,

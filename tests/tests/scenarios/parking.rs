@@ -299,6 +299,64 @@ fn requests_that_overtake_an_answer_are_answered_by_the_app_in_order() {
 }
 
 #[test]
+fn a_client_that_never_waits_for_answers_gets_each_in_its_place() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let mut connection = waiting.connect(Family::V4);
+        let slow = |number: u32, matching| request(&format!("/slow?ms=40&number={number}"), matching);
+        // Three are on the way, before the intercept and ever after.
+        for number in 0..3 {
+            connection.send(slow(number, false));
+        }
+        let mut answered = 0;
+        let mut answer = |connection: &mut Connection| {
+            let report = connection.response("GET").json();
+            assert_eq!(text(&report, "target"), format!("/slow?ms=40&number={answered}"));
+            answered += 1;
+        };
+        answer(&mut connection);
+        connection.send(slow(3, false));
+        let _alice = waiting.intercept("inspect");
+        for number in 4..60 {
+            answer(&mut connection);
+            connection.send(slow(number, number > 6));
+        }
+        for _ in 0..3 {
+            answer(&mut connection);
+        }
+    });
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn measure_expired_holds() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("inspect");
+        let busy: usize = std::env::var("BUSY").unwrap().parse().unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..busy {
+                scope.spawn(|| while !stop.load(Relaxed) {});
+            }
+            let mut wrong = 0;
+            let mut slowest = Duration::ZERO;
+            for _ in 0..1000 {
+                let mut connection = waiting.connect(Family::V4);
+                let started = std::time::Instant::now();
+                if served_by(&connection.ask(request("/whoami", true))) != "alice" {
+                    wrong += 1;
+                }
+                slowest = slowest.max(started.elapsed());
+            }
+            stop.store(true, Relaxed);
+            let packets = waiting.agent.json(&["status"])["targets"][0]["packets"].clone();
+            println!("MEASURED busy {busy} wrong {wrong} slowest {slowest:?} {packets}");
+        });
+    });
+}
+
+#[test]
 fn clients_that_keep_a_connection_keep_it() {
     for client in KeepAliveClient::BOTH {
         in_lab(|lab| {
