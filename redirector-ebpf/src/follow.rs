@@ -62,6 +62,8 @@ pub const PASS: Seen = 0;
 pub const HELD: Seen = 1;
 /// It has data, and its connection's handshake is not over.
 pub const EARLY: Seen = 2;
+/// It is the app's, and so is its connection.
+pub const FOLLOWED: Seen = 3;
 
 /// A segment from the client.
 #[inline(never)]
@@ -102,7 +104,7 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Seen {
                 read_request(ctx, segment, tuple, payload, names, &mut *connection, tcp)
             };
             unlock(&mut *connection);
-            if held { HELD } else { PASS }
+            if held { HELD } else { FOLLOWED }
         }
     });
     seen.unwrap_or(PASS)

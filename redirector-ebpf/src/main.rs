@@ -81,12 +81,15 @@ fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
         app_port: u16::from_be_bytes(segment.destination_port),
     };
     let again = handshake::is_again(ctx);
-    match parked::ingress(ctx, segment, &tuple) {
-        Verdict::Pass => return TC_ACT_UNSPEC,
-        Verdict::Drop => return TC_ACT_SHOT,
-        Verdict::Next => {}
+    if hold::was_held(tuple.client_port) {
+        match parked::ingress(ctx, segment, &tuple) {
+            Verdict::Pass => return TC_ACT_UNSPEC,
+            Verdict::Drop => return TC_ACT_SHOT,
+            Verdict::Next => {}
+        }
     }
     match follow::request(ctx, segment, &tuple) {
+        follow::FOLLOWED => return TC_ACT_UNSPEC,
         follow::HELD => return TC_ACT_SHOT,
         follow::EARLY if !again && agent_alive() => match handshake::end(ctx, segment) {
             Ended::No => {}
@@ -111,7 +114,9 @@ pub fn redirector_egress(ctx: TcContext) -> i32 {
         client_port: u16::from_be_bytes(segment.destination_port),
         app_port: u16::from_be_bytes(segment.source_port),
     };
-    if let Some(verdict) = parked::egress(&ctx, &segment, &tuple) {
+    if hold::was_held(tuple.client_port)
+        && let Some(verdict) = parked::egress(&ctx, &segment, &tuple)
+    {
         return verdict;
     }
     if responses::read(&ctx, &segment, &tuple) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }

@@ -6,7 +6,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError, SkStorage},
 };
-use redirector_common::{Connection, Existing, Needle, Raw, Tuple, fnv1a_32, name_bit};
+use redirector_common::{Connection, Existing, Needle, Raw, Tuple, name_bit, scan::name_hash};
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::AsRawFd,
@@ -108,7 +108,7 @@ fn name_bits<'a>(needles: impl IntoIterator<Item = &'a Needle>) -> u32 {
 
 /// A header is looked for by itself, a member by the name of its list and by its key.
 fn entries(port: u16, name: &context::Needle) -> Vec<Needle> {
-    let needle = |kind, text: &str| Needle { port, kind, hash: fnv1a_32(text.as_bytes()) };
+    let needle = |kind, text: &str| Needle { port, kind, hash: name_hash(text.as_bytes()) };
     match name {
         context::Needle::Header(name) => vec![needle(Needle::HEADER, name)],
         context::Needle::Member { field, key } => {
