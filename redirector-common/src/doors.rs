@@ -81,7 +81,7 @@ impl Needle {
     pub const MEMBER: u16 = 2;
 }
 
-/// The value of a port in `INSPECTED_PORTS`: the bits of all names of headers and lists that are looked for. Most names that are
+/// The value of a port in `INSPECTED_PORTS`: the bits of all names and keys that are looked for. Most of those that are
 /// not are told from them without a look into `NEEDLES`.
 pub const fn name_bit(hash: u32) -> u32 {
     1 << (hash >> 27)
@@ -101,8 +101,8 @@ pub struct HeldSegment {
     /// Of the first byte of the payload.
     pub seq: u32,
     pub ack: u32,
-    /// Bytes that the app's socket had sent and not yet seen acknowledged. (`ack` acknowledges all of them.)
-    pub unacknowledged: u32,
+    /// Bytes that the app's socket had sent in all, modulo 2^32: `bytes_acked` and what was on the way.
+    pub said: u32,
     /// As it stands in the header, not scaled.
     pub window: u16,
     /// The flags byte of the TCP header.

@@ -8,9 +8,10 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::TcContext,
 };
-use core::{ffi::c_void, hint::black_box};
+use core::{ffi::c_void, hint::black_box, mem::size_of};
 
 use crate::{
+    bare_ack::{BareAck, TcpHeader},
     follow::Payload,
     packet::{self, Segment},
     sockets::words,
@@ -45,15 +46,18 @@ pub fn is_good(ctx: &TcContext, segment: &Segment, payload: Payload) -> bool {
         return true;
     }
     let Some([checksum]) = packet::load::<[u16; 1]>(ctx, segment.tcp_offset + CHECKSUM) else { return false };
-    let Some(pseudo) = pseudo_header_sum(segment, segment.tcp_header_len + payload.len) else { return false };
+    let pseudo = pseudo_header(segment, segment.tcp_header_len + payload.len);
+    if pseudo < 0 {
+        return false;
+    }
     // Left to a device: the sum of the pseudo header alone, not complemented.
-    if folded(pseudo) == checksum {
+    if folded(pseudo as u32) == checksum {
         return true;
     }
     let Some(sum) = SUM.get_ptr_mut(0) else { return false };
     // SAFETY: this processor's alone while the program runs.
     unsafe {
-        (*sum).sum = pseudo;
+        (*sum).sum = pseudo as u32;
         (*sum).at = payload.at - segment.tcp_header_len;
         (*sum).end = payload.at + payload.len;
         let mut packet = ctx.as_ptr();
@@ -62,9 +66,28 @@ pub fn is_good(ctx: &TcContext, segment: &Segment, payload: Payload) -> bool {
     }
 }
 
-/// Of the header that is summed up with a segment of so many bytes, TCP header included (RFC 9293 §3.1, RFC 8200 §8.1).
+/// Of a segment between the same ends as `segment`. `None`: it can't be computed.
 #[inline(always)]
-pub fn pseudo_header_sum(segment: &Segment, tcp_len: u32) -> Option<u32> {
+pub fn of_bare_ack(segment: &Segment, ack: &BareAck) -> Option<[u8; 2]> {
+    let pseudo = pseudo_header(segment, ack.len());
+    if pseudo < 0 {
+        return None;
+    }
+    let words = (&raw const *ack).cast_mut().cast();
+    // SAFETY: `ack.len()` is one of the two, and so many bytes are there.
+    let sum = unsafe {
+        if ack.has_timestamps() {
+            bpf_csum_diff(core::ptr::null_mut(), 0, words, size_of::<BareAck>() as u32, pseudo as u32)
+        } else {
+            bpf_csum_diff(core::ptr::null_mut(), 0, words, size_of::<TcpHeader>() as u32, pseudo as u32)
+        }
+    };
+    (sum >= 0).then(|| (!folded(sum as u32)).to_ne_bytes())
+}
+
+/// The sum of what RFC 9293 §3.1 and RFC 8200 §8.1 put before the segment; negative: it can't be computed.
+#[inline(always)]
+fn pseudo_header(segment: &Segment, tcp_len: u32) -> i64 {
     let (source, destination) = (words(segment.source), words(segment.destination));
     // Zeros don't change the sum, so IPv4 has the shape of IPv6.
     let mut pseudo = [
@@ -83,8 +106,7 @@ pub fn pseudo_header_sum(segment: &Segment, tcp_len: u32) -> Option<u32> {
         (pseudo[2], pseudo[6]) = (0, 0);
     }
     // SAFETY: so many bytes are there.
-    let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, pseudo.as_mut_ptr(), 40, 0) };
-    (sum >= 0).then_some(sum as u32)
+    unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, pseudo.as_mut_ptr(), 40, 0) }
 }
 
 unsafe extern "C" fn add_block(_: u32, packet: *mut c_void) -> i64 {
@@ -113,7 +135,7 @@ unsafe extern "C" fn add_block(_: u32, packet: *mut c_void) -> i64 {
 
 /// A ones' complement sum of 16 bits.
 #[inline(always)]
-pub fn folded(sum: u32) -> u16 {
+fn folded(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
 }

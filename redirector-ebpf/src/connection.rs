@@ -94,17 +94,17 @@ pub fn start_listening(connection: &mut Connection, end: u32) {
     };
 }
 
-/// Says what the app is about to send. A full barrier: see `hold`.
+/// Says what the app is about to send; false: it has sent all of it before. A full barrier: see `hold`.
 #[inline(always)]
-pub fn will_send(connection: &mut Connection, end: u32) {
+pub fn will_send(connection: &mut Connection, end: u32) -> bool {
     let sent_end = &raw mut connection.sent_end;
     // SAFETY: as above.
     let said = unsafe { sent_end.read_volatile() };
-    // It may send something again.
-    let again = said != 0 && (end.wrapping_sub(said as u32) as i32) < 0;
+    let again = said != 0 && (end.wrapping_sub(said as u32) as i32) <= 0;
     let new = if again { said } else { SAID | u64::from(end) };
     // SAFETY: as above.
     unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(sent_end, new) };
+    !again
 }
 
 /// The app has said what comes before `end`, or nothing was heard of it so far.

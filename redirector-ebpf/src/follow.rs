@@ -23,6 +23,7 @@ use crate::{
     connection::{self, is_idle, may_have_said, start_listening, try_lock, unlock},
     counters::count,
     hold::{self, hold},
+    opening,
     packet::{self, Segment, TCP_RST, TCP_SYN, TCP_URG},
     protocol, scanning, silence,
     sockets::{self, TCP_ESTABLISHED, TCP_NEW_SYN_RECV},
@@ -56,18 +57,16 @@ pub struct Payload {
 
 /// What is to become of a segment from the client. A number, because functions are to return numbers.
 pub type Seen = u32;
-/// It is the app's.
+/// It may be the app's.
 pub const PASS: Seen = 0;
 /// It is held: drop it.
 pub const HELD: Seen = 1;
-/// It has data, and its connection's handshake is not over.
-pub const EARLY: Seen = 2;
 /// It is the app's, and so is its connection.
-pub const FOLLOWED: Seen = 3;
+pub const FOLLOWED: Seen = 2;
 
-/// A segment from the client.
+/// A segment from the client, or its copy: see [`opening`].
 #[inline(never)]
-pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Seen {
+pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool) -> Seen {
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
         return PASS;
     }
@@ -79,12 +78,11 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Seen {
         return PASS;
     }
     let payload = Payload { at: link + segment.payload_offset(), len };
+    let mut half_open = false;
     let seen = sockets::look_up(ctx, segment, |socket| {
         // SAFETY: the socket is referenced while this runs.
         unsafe {
-            if (*socket).state == TCP_NEW_SYN_RECV {
-                return EARLY;
-            }
+            half_open = (*socket).state == TCP_NEW_SYN_RECV;
             let socket = bpf_sk_fullsock(socket);
             if socket.is_null() || (*socket).state != TCP_ESTABLISHED {
                 return PASS;
@@ -107,6 +105,9 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Seen {
             if held { HELD } else { FOLLOWED }
         }
     });
+    if half_open && !is_copy {
+        return if opening::open(ctx, segment, link) { HELD } else { PASS };
+    }
     seen.unwrap_or(PASS)
 }
 
@@ -201,7 +202,7 @@ fn read_request(
     let work = unsafe { &mut *work };
     let at_start = seen == 0 && connection.request.is_at_start();
     let at_boundary = at_start && is_idle(connection) && expected;
-    work.request = connection.request;
+    scanning::copy(&connection.request, &mut work.request);
     work.requests = connection.requests;
     work.head_requests = connection.head_requests;
     work.heads = 0;
@@ -217,19 +218,11 @@ fn read_request(
     let outstanding = work.requests.wrapping_sub(connection.responses);
     // The app may not get an urgent byte where we see it (RFC 9293 §3.8.5).
     let urgent = segment.flags & TCP_URG != 0;
-    if !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent {
-        if connection.phase == Connection::PROBATION && !urgent {
-            lose_sight(connection);
-        } else {
-            let reason = if urgent {
-                Raw::Urgent
-            } else if work.request.is_switched() {
-                Raw::Switched
-            } else {
-                Raw::NotHttp
-            };
-            leave_alone(connection, reason);
-        }
+    // What follows the answer may be another protocol. Until then it is a request like others.
+    let switches = work.request.is_switched() && work.heads == 0 && work.request.is_interesting();
+    let given_up = !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent;
+    if given_up && (!switches || urgent) {
+        give_up(connection, work.request, urgent);
         return false;
     }
     if outstanding > 1 && connection.phase != Connection::PROVEN {
@@ -237,7 +230,7 @@ fn read_request(
         return false;
     }
     let unjudged = work.heads == 0 && work.request.is_in_head();
-    let wanted = work.first_interesting != 0 || unjudged;
+    let wanted = work.first_interesting != 0 || unjudged || switches;
     let held_before = connection.holds != 0 && connection.held_seq == segment.seq;
     let mut not_held = if held_before { 0 } else { work.interesting };
     if held_before && connection.holds >= MAX_HOLDS {
@@ -247,26 +240,23 @@ fn read_request(
     }
     if at_start && wanted && !held_before {
         if at_boundary && connection.phase >= Connection::LIKELY {
-            if !checksum::is_good(ctx, segment, payload) {
-                // The app does not get it, so it has not been here.
-                count(Counter::BadChecksum);
-                return false;
+            match stop(ctx, segment, tuple, payload, connection, tcp) {
+                DROP => return true,
+                IGNORE => return false,
+                COUNT => not_held = 1,
+                _ => not_held = 0,
             }
-            let may_be_held = hold::is_possible(segment);
-            if may_be_held && connection.phase == Connection::LIKELY {
-                if silence::is_worth_a_probe(connection, segment) {
-                    return true;
-                }
-                not_held = 1;
-            } else {
-                if may_be_held && hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD {
-                    return true;
-                }
-                not_held = 0;
-            }
-        } else if unjudged {
+        } else if unjudged || switches {
             not_held = 1;
         }
+    }
+    if switches {
+        give_up(connection, work.request, false);
+        count(Counter::InterestingHead);
+        if not_held != 0 {
+            count(Counter::RefusedAtBoundary);
+        }
+        return false;
     }
     if work.heads != 0 {
         count(Counter::Head);
@@ -277,7 +267,7 @@ fn read_request(
     if not_held != 0 {
         count(Counter::RefusedAtBoundary);
     }
-    connection.request = work.request;
+    scanning::copy(&work.request, &mut connection.request);
     connection.head_requests = work.head_requests;
     connection.next = segment.seq.wrapping_add(len);
     if work.heads != 0 {
@@ -291,6 +281,49 @@ fn read_request(
     compiler_fence(Ordering::Release);
     connection.requests = work.requests;
     false
+}
+
+/// What is to become of a segment that should not reach the app.
+const DROP: u32 = 1;
+/// The app will drop it.
+const IGNORE: u32 = 2;
+/// It is not certain that a request was due.
+const COUNT: u32 = 3;
+/// It can't be held, which is counted.
+const PASS_ON: u32 = 4;
+
+#[inline(always)]
+fn stop(
+    ctx: &TcContext,
+    segment: &Segment,
+    tuple: &Tuple,
+    payload: Payload,
+    connection: &mut Connection,
+    tcp: *mut TcpSock,
+) -> u32 {
+    if !checksum::is_good(ctx, segment, payload) {
+        count(Counter::BadChecksum);
+        return IGNORE;
+    }
+    if !hold::is_possible(segment) {
+        return PASS_ON;
+    }
+    if connection.phase == Connection::LIKELY {
+        return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
+    }
+    if hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
+}
+
+/// The request is none, or none that can be followed.
+#[inline(always)]
+fn give_up(connection: &mut Connection, request: RequestScan, urgent: bool) {
+    if urgent {
+        leave_alone(connection, Raw::Urgent);
+    } else if connection.phase == Connection::PROBATION {
+        lose_sight(connection);
+    } else {
+        leave_alone(connection, if request.is_switched() { Raw::Switched } else { Raw::NotHttp });
+    }
 }
 
 /// Begins to follow the connection with this segment.
@@ -342,7 +375,9 @@ fn hold_opening(
         return false;
     }
     protocol::note(tuple.app_port, protocol);
-    if connection.holds == 0
+    // Without the service's key, parking TLS gains nothing; with it, its connections are the agent's from their start.
+    if protocol != PORT_TLS
+        && connection.holds == 0
         && hold::is_possible(segment)
         && hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD
     {

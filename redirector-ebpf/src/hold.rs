@@ -81,7 +81,11 @@ pub fn hold(
     let record = unsafe { &mut *record };
     let record_len = fill(record, ctx, segment, tuple, payload);
     // SAFETY: the caller has a reference to the socket.
-    record.unacknowledged = unsafe { (*tcp).snd_nxt.wrapping_sub((*tcp).snd_una) };
+    // (What is acknowledged meanwhile changes neither sum.)
+    record.said = unsafe {
+        let on_the_way = (*tcp).snd_nxt.wrapping_sub((*tcp).snd_una);
+        ((*tcp).bytes_acked as u32).wrapping_add(on_the_way)
+    };
     // SAFETY: no preconditions.
     let held = Held { at_ns: unsafe { bpf_ktime_get_ns() } };
     note_held(tuple.client_port);

@@ -10,11 +10,11 @@ use aya_ebpf::{
 use core::mem::MaybeUninit;
 use redirector_common::{AddressBytes, word_at};
 
-const ETH_P_IP: u32 = 0x0800;
-const ETH_P_IPV6: u32 = 0x86dd;
+pub const ETH_P_IP: u32 = 0x0800;
+pub const ETH_P_IPV6: u32 = 0x86dd;
 
 const IPPROTO_HOP_BY_HOP: u8 = 0;
-const IPPROTO_TCP: u8 = 6;
+pub const IPPROTO_TCP: u8 = 6;
 const IPPROTO_ROUTING: u8 = 43;
 const IPPROTO_FRAGMENT: u8 = 44;
 const IPPROTO_DESTINATION: u8 = 60;
@@ -25,7 +25,7 @@ const MAX_EXTENSIONS: usize = 6;
 /// The TCP segment in the packet. Plain fields rather than an enum of address families: the verifier follows
 /// each byte, and loses its way in what the compiler makes of such an enum.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Segment {
     /// Network order; IPv4 is v4-mapped, as in the maps.
     pub source: AddressBytes,
@@ -44,6 +44,8 @@ pub struct Segment {
     pub total_len: u32,
     pub flags: u8,
     pub is_v6: bool,
+    /// Always zero.
+    pub padding: [u8; 6],
 }
 
 pub const TCP_FIN: u8 = 0x01;
@@ -58,6 +60,11 @@ impl Segment {
     #[inline(always)]
     pub fn payload_len(&self, ctx: &TcContext) -> Option<u32> {
         let total = if self.total_len == 0 {
+            // Nothing else may leave its length out, and the kernel drops what does.
+            // SAFETY: `skb` is the context the kernel called us with.
+            if unsafe { (*ctx.skb.skb).gso_size } == 0 {
+                return None;
+            }
             let link = link_len(ctx);
             if link == UNKNOWN_LINK {
                 return None;
@@ -167,9 +174,23 @@ struct Both<Ip> {
     tcp: Tcp,
 }
 
+/// Parses the packet; shows the segment to `then` if it is one.
+#[inline(always)]
+pub fn parsed(ctx: &TcContext, then: impl FnOnce(&Segment) -> i32) -> Result<i32, Parsed> {
+    // Not filled with zeros, which a loop would do byte by byte.
+    let mut segment = MaybeUninit::uninit();
+    match parse(ctx, segment.as_mut_ptr()) {
+        // SAFETY: then it is written.
+        Parsed::Segment => Ok(then(unsafe { segment.assume_init_ref() })),
+        other => Err(other),
+    }
+}
+
 /// Puts what it finds into `segment`: functions that return more than a number can't be called, only inlined.
 #[inline(never)]
-pub fn parse(ctx: &TcContext, segment: &mut Segment) -> Parsed {
+fn parse(ctx: &TcContext, segment: *mut Segment) -> Parsed {
+    // SAFETY: valid, and only written to before it is read.
+    let segment = unsafe { &mut *segment };
     // A VLAN tag means that the packet belongs to a VLAN device, which has a program of its own and sees it
     // untagged. (In-band tags were moved out of the packet before TC ingress runs.)
     // SAFETY: `skb` is the context the kernel called us with.
@@ -178,12 +199,18 @@ pub fn parse(ctx: &TcContext, segment: &mut Segment) -> Parsed {
     if vlan != 0 {
         return Parsed::Other;
     }
-    // SAFETY: as above.
-    match u32::from(u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16)) {
+    match network_protocol(ctx) {
         ETH_P_IP => parse_v4(ctx, segment),
         ETH_P_IPV6 => parse_v6(ctx, segment),
         _ => Parsed::Other,
     }
+}
+
+/// An EtherType (`ETH_P_…` of linux/if_ether.h).
+#[inline(always)]
+pub fn network_protocol(ctx: &TcContext) -> u32 {
+    // SAFETY: `skb` is the context the kernel called us with.
+    u32::from(u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16))
 }
 
 #[inline(always)]
@@ -280,6 +307,7 @@ fn set_tcp(segment: &mut Segment, tcp: &Tcp, offset: u32) {
     segment.flags = tcp.flags;
     segment.tcp_offset = offset;
     segment.tcp_header_len = u32::from(tcp.data_offset >> 4) * 4;
+    segment.padding = [0; 6];
 }
 
 #[inline(always)]

@@ -49,11 +49,13 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
         return false;
     }
     // In this order: see `hold`.
-    will_send(connection, segment.seq.wrapping_add(len + fin));
+    let is_new = will_send(connection, segment.seq.wrapping_add(len + fin));
     if hold::is_held(tuple) {
         return true;
     }
-    if connection.phase != Connection::PROVEN {
+    // The client's acknowledgement may be in the very segment that waits for the app to be silent: the app then sends again
+    // what it has said.
+    if is_new && connection.phase != Connection::PROVEN {
         note_silence(connection);
     }
     let epoch = connection.epoch;
@@ -82,7 +84,7 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
     let Some(work) = scanning::work() else { return false };
     // SAFETY: this processor's alone while the program runs.
     let work = unsafe { &mut *work };
-    work.response = connection.response;
+    scanning::copy(&connection.response, &mut work.response);
     work.responses = connection.responses;
     work.head_requests = connection.head_requests;
     work.at = link + segment.payload_offset() + seen;
@@ -103,7 +105,7 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
         }
         return false;
     }
-    connection.response = work.response;
+    scanning::copy(&work.response, &mut connection.response);
     connection.response_next = segment.seq.wrapping_add(len);
     connection.responses = work.responses;
     false

@@ -60,6 +60,13 @@ pub fn work() -> Option<*mut Work> {
     WORK.get_ptr_mut(0)
 }
 
+/// Assigns by words: the compiler makes a loop over bytes of what it can't tell apart.
+#[inline(always)]
+pub fn copy<T: Copy>(from: &T, to: &mut T) {
+    // SAFETY: both are valid, and apart.
+    unsafe { core::ptr::copy_nonoverlapping(from, to, 1) };
+}
+
 /// Reads requests up to `work.end`; false: there is more in them than may be read in a packet.
 #[inline(always)]
 pub fn read_requests(ctx: &TcContext, work: *mut Work) -> bool {
@@ -319,6 +326,6 @@ impl Needles for MapNeedles {
 
     #[inline(always)]
     fn member(&self, key: u32) -> bool {
-        self.has(Needle::MEMBER, key)
+        self.names & name_bit(key) != 0 && self.has(Needle::MEMBER, key)
     }
 }

@@ -25,5 +25,7 @@ pub mod park;
 pub mod protocol;
 #[cfg(target_os = "linux")]
 pub mod redirect_rules;
+#[cfg(target_os = "linux")]
+mod sock_diag;
 pub mod target;
 pub mod tunnel;

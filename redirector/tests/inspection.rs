@@ -120,10 +120,12 @@ fn other_protocols_are_told_from_the_first_bytes_of_a_new_connection() {
             connection.write_all(&opening).unwrap();
             read_answers(&mut connection, answers);
             assert_eq!(client.in_pod(|pod| pod.door().protocols(PORT)), protocol);
-            client.counted(&[("held", 1), ("hold_expired", 1), ("raw_connections", 1)]);
+            // Parking what nothing is known of gains nothing.
+            let held = u64::from(protocol != PORT_TLS);
+            client.counted(&[("held", held), ("hold_expired", held), ("raw_connections", 1)]);
             // Nothing in it is taken for a request.
             ask(&mut connection, &get(WANTED), 1);
-            client.counted(&[("held", 1), ("heads", 1)]);
+            client.counted(&[("held", held), ("heads", 1)]);
             // The same in the middle of a connection says nothing of the port's new ones.
             client.in_pod(|pod| {
                 pod.door().watch(PORT, &[].into()).unwrap();
@@ -150,7 +152,8 @@ fn a_client_that_ends_its_half_while_its_request_is_held_gets_its_answer() {
 
 #[test]
 fn a_first_request_that_comes_before_the_apps_socket_is_held() {
-    let defer = |listener: &std::net::TcpListener| inspected::tcp::set(listener, libc::TCP_DEFER_ACCEPT, 5);
+    let defer =
+        |listener: &std::net::TcpListener| inspected::tcp::set(listener, libc::TCP_DEFER_ACCEPT, 5_i32);
     with_client_of(defer, |client| {
         client.inspect();
         for _ in 0..10 {
@@ -194,5 +197,19 @@ fn the_app_gets_what_there_is_no_room_to_hold() {
         let counters = client.counters();
         assert!(counters["hold_failed"] > 0, "{counters:?}");
         assert_eq!(counters["held"] + counters["hold_failed"], CONNECTIONS as u64, "{counters:?}");
+    });
+}
+
+#[test]
+fn a_request_that_wants_another_protocol_is_held_like_others() {
+    with_client(|client| {
+        client.inspect();
+        let mut connection = client.connect();
+        ask(&mut connection, &get(""), 1);
+        ask(&mut connection, &get(&format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{WANTED}")), 1);
+        client.counted(&[("held", 1), ("hold_expired", 1), ("raw_connections", 1), ("interesting_heads", 1)]);
+        // The app has it: what follows may not be HTTP.
+        ask(&mut connection, &get(WANTED), 1);
+        client.counted(&[("held", 1)]);
     });
 }

@@ -2,6 +2,7 @@
 
 use super::{
     attach::{AttachKind, Attachment, EGRESS_PROGRAM, INSPECT_PROGRAM, PROGRAM},
+    connections::Connections,
     inspection::Inspection,
     interfaces::{Interface, local_addresses, outside_interfaces},
     object,
@@ -15,13 +16,13 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use nix::time::{ClockId, clock_gettime};
-use redirector_common::{AddressBytes, Connection, Counter, Existing, Tuple};
+use redirector_common::{AddressBytes, Counter, Existing, Tuple};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     marker::PhantomData,
     net::{IpAddr, TcpListener},
-    os::fd::AsRawFd,
+    os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -47,6 +48,8 @@ pub enum DoorError {
     Missing(&'static str),
     #[error("256 ports of this target are intercepted already: remove an intercept first")]
     TooManyPorts,
+    #[error("cannot share an eBPF map with sock_diag: {0}")]
+    Descriptor(#[source] io::Error),
     #[error("connections can't be inspected: {0}")]
     NoInspection(String),
 }
@@ -70,6 +73,7 @@ pub struct Door {
     addresses: HashMap<MapData, AddressBytes, u8>,
     heartbeat: Array<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
+    connections: Connections,
     slots: BTreeMap<u16, u32>,
     known_addresses: BTreeSet<IpAddr>,
     /// The programs that inspect are attached, in place of the one that only assigns. From the first intercept on that
@@ -103,6 +107,7 @@ impl Door {
             addresses: HashMap::try_from(take(&mut object, "LOCAL_ADDRESSES")?)?,
             heartbeat: Array::try_from(take(&mut object, "HEARTBEAT")?)?,
             counters: PerCpuArray::try_from(take(&mut object, "COUNTERS")?)?,
+            connections: Connections::new(&mut object)?,
             slots: BTreeMap::new(),
             known_addresses: BTreeSet::new(),
             inspecting: false,
@@ -167,11 +172,6 @@ impl Door {
         }
     }
 
-    /// What is known of a connection that the app has, by its socket; `None`: nothing.
-    pub fn known(&self, socket: &impl AsRawFd) -> Option<Connection> {
-        self.inspection.as_ref().ok()?.known(socket)
-    }
-
     /// What new connections to an inspected port began with, other than HTTP/1.x: bits of
     /// [`PORT_HTTP2`](redirector_common::PORT_HTTP2) and [`PORT_TLS`](redirector_common::PORT_TLS).
     pub fn protocols(&self, port: u16) -> u32 {
@@ -188,9 +188,8 @@ impl Door {
         if let Some(v6) = &listeners.v6 {
             self.listeners.set(slot + 1, v6, 0)?;
         }
-        if let Ok(inspection) = &mut self.inspection {
-            inspection.own(&listeners.v4)?;
-            listeners.v6.as_ref().map_or(Ok(()), |v6| inspection.own(v6))?;
+        for listener in [Some(&listeners.v4), listeners.v6.as_ref()].into_iter().flatten() {
+            self.connections.own(listener)?;
         }
         self.slots.insert(port, slot);
         Ok(())
@@ -275,6 +274,16 @@ impl Door {
                 (name, per_cpu.map_or(0, |values| values.iter().sum()))
             })
             .collect()
+    }
+
+    /// The map of what the programs know of connections, by socket: see [`redirector_common::Connection`].
+    pub fn connections(&self) -> io::Result<OwnedFd> {
+        self.connections.descriptor()
+    }
+
+    /// The addresses of the namespace.
+    pub fn addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.known_addresses
     }
 
     /// What is attached where, as `interface` → `tcx` or `clsact`.

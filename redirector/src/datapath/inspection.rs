@@ -4,17 +4,13 @@ use super::door::{DoorError, take};
 use crate::context;
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError, SkStorage},
+    maps::{HashMap, MapData, MapError},
 };
-use redirector_common::{Connection, Existing, Needle, Raw, Tuple, name_bit, scan::name_hash};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    os::fd::AsRawFd,
-};
+use redirector_common::{Existing, Needle, Tuple, name_bit, scan::name_hash};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The maps of names, by port, and of connections.
+/// The maps of names and of what is known beforehand, by port.
 pub struct Inspection {
-    connections: SkStorage<MapData, Connection>,
     existing: HashMap<MapData, Tuple, Existing>,
     protocols: HashMap<MapData, u16, u32>,
     ports: HashMap<MapData, u16, u32>,
@@ -25,24 +21,12 @@ pub struct Inspection {
 impl Inspection {
     pub fn new(object: &mut Ebpf) -> Result<Self, DoorError> {
         Ok(Self {
-            connections: SkStorage::try_from(take(object, "CONNECTIONS")?)?,
             existing: HashMap::try_from(take(object, "EXISTING")?)?,
             protocols: HashMap::try_from(take(object, "PORT_PROTOCOLS")?)?,
             ports: HashMap::try_from(take(object, "INSPECTED_PORTS")?)?,
             needles: HashMap::try_from(take(object, "NEEDLES")?)?,
             of_port: BTreeMap::new(),
         })
-    }
-
-    /// Connections accepted from `listener` from now on are the agent's own, and not looked at.
-    pub fn own(&mut self, listener: &impl AsRawFd) -> Result<(), MapError> {
-        let own = Connection { raw: Raw::Own as u32, ..Connection::default() };
-        self.connections.insert(listener, own, 0)
-    }
-
-    /// What is known of a connection, by its socket; `None`: nothing.
-    pub fn known(&self, socket: &impl AsRawFd) -> Option<Connection> {
-        self.connections.get(socket, 0).ok()
     }
 
     /// To be called right before the first names of a port: see [`Existing`]. What does not fit is left out.
@@ -98,12 +82,9 @@ impl Inspection {
     }
 }
 
-/// What tells most other names from those of headers and lists.
+/// What tells most other names and keys from those that are looked for.
 fn name_bits<'a>(needles: impl IntoIterator<Item = &'a Needle>) -> u32 {
-    needles
-        .into_iter()
-        .filter(|needle| needle.kind != Needle::MEMBER)
-        .fold(0, |bits, needle| bits | name_bit(needle.hash))
+    needles.into_iter().fold(0, |bits, needle| bits | name_bit(needle.hash))
 }
 
 /// A header is looked for by itself, a member by the name of its list and by its key.

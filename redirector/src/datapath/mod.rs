@@ -4,6 +4,7 @@
 //! target's network namespace, and nothing of it survives it.
 
 mod attach;
+mod connections;
 mod door;
 mod inspection;
 mod interfaces;

@@ -4,14 +4,17 @@
 //! segment on to the app, or the agent, which then has parked it. There is no third outcome and no moment in between,
 //! wherever either of them is stopped.
 
-use super::app_socket::{SockDiag, State};
-use crate::datapath::DoorError;
+use crate::{
+    datapath::DoorError,
+    sock_diag::{SockDiag, State},
+};
 use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError},
 };
 use redirector_common::{AddressBytes, Flow, Held, Tuple};
 use std::{
+    collections::VecDeque,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -39,7 +42,7 @@ pub struct Flows {
     flows: Mutex<HashMap<MapData, Tuple, Flow>>,
     agent_ports: Mutex<HashMap<MapData, u16, u16>>,
     /// Parked connections that the agent has done with, and whose sockets may still be there.
-    ended: Mutex<Vec<Ended>>,
+    ended: Mutex<VecDeque<Ended>>,
     /// Parked connections that the agent serves.
     served: Mutex<usize>,
 }
@@ -93,8 +96,17 @@ impl Flows {
 
     /// Forgets parked connections whose sockets are gone, the agent's and the app's. Call it now and then, inside the
     /// namespace.
+    ///
+    /// A socket in TIME_WAIT is there for a minute, so a part of them is looked at each time: the calls take some
+    /// milliseconds however many connections have ended.
     pub fn sweep(&self, diag: &SockDiag) {
-        let ended = std::mem::take(&mut *lock(&self.ended));
+        const AT_LEAST: usize = 64;
+        const CALLS: usize = 16;
+        let ended: Vec<_> = {
+            let mut ended = lock(&self.ended);
+            let part = ended.len().min(AT_LEAST.max(ended.len() / CALLS));
+            ended.drain(..part).collect()
+        };
         let (gone, left): (Vec<_>, Vec<_>) = ended.into_iter().partition(|ended| {
             // The program deletes an entry when the client comes back with a new connection.
             let forgotten = matches!(lock(&self.flows).get(&ended.tuple, 0), Err(MapError::KeyNotFound));
@@ -184,7 +196,7 @@ pub struct ParkedFlow {
 
 impl Drop for ParkedFlow {
     fn drop(&mut self) {
-        lock(&self.flows.ended).push(Ended { tuple: self.tuple, agent_port: self.agent_port });
+        lock(&self.flows.ended).push_back(Ended { tuple: self.tuple, agent_port: self.agent_port });
         *lock(&self.flows.served) -= 1;
     }
 }

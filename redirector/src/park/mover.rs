@@ -1,14 +1,16 @@
 //! One move: from a segment that is held to a connection of the agent's.
 
 use super::{
-    app_socket::{SockDiag, State},
     connection_state::{ConnectionState, Unfit},
     farewell::{Farewell, Impersonator},
     flows::{ClaimError, Flows, ParkedFlow, addresses},
     held::HeldSegment,
     repair::Repaired,
 };
-use crate::engine::{ClientAddr, OriginalDst};
+use crate::{
+    engine::{ClientAddr, OriginalDst},
+    sock_diag::{SockDiag, State},
+};
 use std::{
     io,
     net::{SocketAddr, TcpStream},

@@ -5,6 +5,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 
+const OPTION_WINDOW_SCALE: u32 = 3;
+const WINDOW: u32 = 60_000;
 const RECEIVE_QUEUE: i32 = 1;
 const SEND_QUEUE: i32 = 2;
 /// The end of a repair, with or without a probe of the peer's window.
@@ -39,6 +41,9 @@ pub fn end_of_connection(local: SocketAddr, peer: SocketAddr, position: Position
         set(&socket, libc::TCP_QUEUE_SEQ, next as i32);
     }
     socket.connect(&peer.into()).unwrap();
+    // No scaling of windows, which are as large as they can be then.
+    set(&socket, libc::TCP_REPAIR_OPTIONS, [OPTION_WINDOW_SCALE, 0]);
+    set(&socket, libc::TCP_REPAIR_WINDOW, [position.ack, WINDOW, WINDOW, WINDOW, position.ack]);
     set(&socket, libc::TCP_REPAIR, off);
     TcpStream::from(socket)
 }
@@ -50,10 +55,12 @@ pub fn facts(stream: &TcpStream) -> Existing {
     Existing { bytes_acked: number(120), bytes_received: number(128) }
 }
 
-pub fn set(socket: &impl AsRawFd, option: i32, value: i32) {
-    // SAFETY: the descriptor is open, and the kernel reads an integer.
+/// `T` is an integer or an array of integers.
+pub fn set<T>(socket: &impl AsRawFd, option: i32, value: T) {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel reads `length` bytes of initialised memory.
     let failed = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), 4)
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), length)
     };
     assert_eq!(failed, 0, "option {option}: {}", std::io::Error::last_os_error());
 }

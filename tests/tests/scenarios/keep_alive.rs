@@ -1,8 +1,12 @@
 //! Every request is routed by its own head, whatever went before it on its connection.
 
-use std::{io::Write as _, net::TcpStream};
+use std::{
+    io::Write as _,
+    net::TcpStream,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
-use lab::{Agent, App, Connection, Curl, Peer, Server, eventually};
+use lab::{Agent, App, Connection, Curl, Lab, Peer, Server, eventually};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 
@@ -128,6 +132,68 @@ fn an_app_that_ends_an_idle_connection_does_not_end_that_of_a_developers_client(
         }
         drop(app);
     });
+}
+
+/// An app whose first connection gets one answer, and is closed when the second request has come, without an answer or in
+/// the middle of one. Other connections get answers.
+fn app_that_ends_its_first_connection(lab: &Lab, last_words: &'static [u8]) -> Server {
+    let first = AtomicBool::new(true);
+    Server::start(&lab.pod.netns, lab.pod.at(PORT), move |mut stream: &TcpStream, peer: &Peer| {
+        let ends = first.swap(false, Relaxed);
+        for count in 1.. {
+            let requests = || String::from_utf8_lossy(&peer.received()).matches("\r\n\r\n").count();
+            eventually("a request, or the end", || requests() >= count || peer.ended());
+            if ends && count == 2 {
+                return stream.write_all(last_words);
+            }
+            if peer.ended() {
+                return Ok(());
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp")?;
+        }
+        Ok(())
+    })
+}
+
+/// Has the app's connection idle while alice answers, and then makes a request that meets its end; gives what the client got
+/// for that, and how many connections the app had.
+fn meet_the_end(method: &str, last_words: &'static [u8]) -> (String, usize) {
+    let mut outcome = None;
+    in_lab(|lab| {
+        let app = app_that_ends_its_first_connection(lab, last_words);
+        let agent = Agent::start(lab);
+        let _alice_app = App::echo(lab, &lab.dev, "alice", &[LOCAL]);
+        let _alice = for_alice(lab, &agent).argument("--datapath").argument("proxy").start(lab);
+        let mut connection = lab.client.connect(lab.pod.at(PORT));
+        for route in [Route::Live, Route::Alice] {
+            assert_eq!(connection.ask(route.get("/")).status, 200, "{route:?}");
+        }
+        connection.send(Route::Live.request(method, "/", "Connection: close\r\nContent-Length: 0\r\n", ""));
+        let last = connection.rest_text();
+        let live = &agent.json(&["status"])["targets"][0]["ports"][PORT.to_string()]["requests"]["http/1.1"];
+        assert_eq!(live["live"], 2, "each is counted once: {live}");
+        outcome = Some((last, app.peers().len()));
+        drop(connection);
+    });
+    outcome.unwrap()
+}
+
+#[test]
+fn a_request_that_meets_the_end_of_an_idle_connection_to_the_app_is_sent_again() {
+    let (answer, connections) = meet_the_end("GET", b"");
+    assert!(answer.ends_with("app"), "{answer}");
+    assert_eq!(connections, 2);
+}
+
+#[test]
+fn a_request_that_must_not_be_repeated_is_not() {
+    assert_eq!(meet_the_end("POST", b""), (String::new(), 1));
+}
+
+#[test]
+fn a_request_whose_answer_has_begun_is_not_sent_again() {
+    let words = "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\nnot";
+    assert_eq!(meet_the_end("GET", words.as_bytes()), (words.to_owned(), 1));
 }
 
 #[test]
