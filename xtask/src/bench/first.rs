@@ -64,7 +64,7 @@ impl FirstRequests {
 
     pub fn json(&self) -> Value {
         let rows = KINDS.iter().flat_map(|(kind, _)| {
-            WAYS.iter().map(|way| {
+            WAYS.iter().map(move |way| {
                 let micros =
                     |quantile| self.quantile(kind, way, quantile).map(|time| time.as_micros() as u64);
                 json!({
