@@ -702,9 +702,13 @@ fn without_a_header_to_look_for_inspect_is_refused_and_auto_falls_back() {
         let refusal = all("inspect").refused();
         assert!(refusal.stderr.contains("no header to look for"), "{refusal:?}");
         assert_eq!(lab.attached(), Vec::<String>::new());
+        let _old = waiting.connect(Family::V4);
         let everybody = all("auto").start(lab);
-        assert!(matching(everybody.log(), "no header to look for").len() == 1, "{}", everybody.log());
-        assert_eq!(waiting.agent.list()[0]["datapath"], "proxy");
+        let warnings = matching(everybody.log(), "1 connection that exists already can't be covered");
+        assert_eq!(warnings.len(), 1, "{}", everybody.log());
+        let intercept = &waiting.agent.list()[0];
+        assert_eq!(intercept["datapath"], "proxy");
+        assert!(text(intercept, "datapath_reason").contains("no header to look for"), "{intercept}");
         assert_eq!(served_by(&waiting.connect(Family::V4).ask(request("/whoami", false))), "alice");
     });
 }

@@ -7,7 +7,7 @@ use lab::{App, CABLE, Cable, Connection, Family, Lab};
 use serde_json::json;
 
 use crate::{
-    parking::{Waiting, ask, request},
+    parking::{ask, request},
     scene::{ALICE, LOCAL, PORT, for_alice, in_lab},
 };
 
