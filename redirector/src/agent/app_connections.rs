@@ -163,13 +163,15 @@ pub fn idle(connections: &[Established]) -> impl Iterator<Item = (Tuple, Existin
     })
 }
 
-/// Since `ago`, and for [`QUIET`] before that.
+/// Since `ago`, and for [`QUIET`] before that. The kernel's clock is coarse: an app that answers at once spoke at the same
+/// time as its client. So did one whose client asked again at once, and which has been thinking since; what it says in the end
+/// changes the count of bytes, and until then only a client that sends ahead would have another request.
 fn was_idle(connection: &Established, traffic: &Traffic, ago: Duration) -> bool {
     let since_sent = Duration::from_millis(traffic.last_sent_ms.into());
     connection.unread == 0
         && connection.unacknowledged == 0
         && traffic.segments_sent > 0
-        && traffic.last_sent_ms < traffic.last_received_ms
+        && traffic.last_sent_ms <= traffic.last_received_ms
         && since_sent >= ago + QUIET
 }
 
@@ -293,7 +295,7 @@ mod tests {
         for busy in [
             Established { unread: 1, ..base.clone() },
             Established { unacknowledged: 1, ..base.clone() },
-            spoke_last(5000),
+            spoke_last(4999),
             spoke_last(4000),
         ] {
             assert_eq!(idle(&[busy]).count(), 0);

@@ -88,11 +88,7 @@ impl Choice {
             }
             Kind::Inspect => {
                 let others = match spoken.other_protocol() {
-                    Some(name) => {
-                        format!(
-                            "; clients speak {name} on this port: `auto` or `proxy` cover that, this does not"
-                        )
-                    }
+                    Some(name) => format!("; clients speak {name} on this port, which `auto` covers better"),
                     None => String::new(),
                 };
                 (Datapath::Inspect, format!("as asked for{others}"))

@@ -30,7 +30,7 @@ use tokio::{
 const MAX_WORKERS: usize = 4;
 
 /// How long a target's thread may take for one command. One that takes longer must not hold up the others.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a target cannot be intercepted.
 #[derive(Debug, Error)]

@@ -45,9 +45,6 @@ const HUNG: Duration = Duration::from_millis(300);
 /// The namespace's interfaces and addresses, and whether it is still there, are looked at this often.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 
-/// What clients of the ports were seen to speak is looked at this often.
-const LEARN: Duration = Duration::from_millis(20);
-
 /// How long whoever ends a target waits for its parked connections.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -187,12 +184,13 @@ impl Warden {
         let mut ended = None;
         let mut look_around = interval(LOOK_AROUND);
         look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut learn = interval(LEARN);
-        learn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                _ = beat.tick() => self.beat(),
+                _ = beat.tick() => {
+                    self.beat();
+                    self.learn();
+                }
                 command = commands.recv() => match command {
                     Some(WardenCommand::End { reply }) => {
                         ended = Some(reply);
@@ -201,7 +199,6 @@ impl Warden {
                     Some(command) => self.obey(command),
                     None => break,
                 },
-                _ = learn.tick() => self.learn(),
                 _ = look_around.tick() => if let Err(reason) = self.look_around() {
                     tracing::info!(target = %self.target, reason, "target is gone");
                     self.gone.send_replace(Some(reason));

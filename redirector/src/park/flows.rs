@@ -5,7 +5,7 @@
 //! wherever either of them is stopped.
 
 use crate::{
-    datapath::DoorError,
+    datapath::{DoorError, LastBeat},
     sock_diag::{SockDiag, State},
 };
 use aya::{
@@ -32,6 +32,8 @@ pub enum ClaimError {
     Expired,
     #[error("the connection is being moved or is parked already")]
     Taken,
+    #[error("the agent is late with its heartbeat, and may be taken for one that hangs")]
+    Late,
     #[error("cannot change an eBPF map: {0}")]
     Map(#[from] MapError),
 }
@@ -41,6 +43,7 @@ pub struct Flows {
     holds: Mutex<HashMap<MapData, Tuple, Held>>,
     flows: Mutex<HashMap<MapData, Tuple, Flow>>,
     agent_ports: Mutex<HashMap<MapData, u16, u16>>,
+    last_beat: Arc<LastBeat>,
     /// Parked connections that the agent has done with, and whose sockets may still be there.
     ended: Mutex<VecDeque<Ended>>,
     /// Parked connections that the agent serves.
@@ -56,12 +59,13 @@ struct Ended {
 impl Flows {
     /// # Errors
     /// When the embedded object is not the one that this agent was built for.
-    pub fn new(object: &mut Ebpf) -> Result<Arc<Self>, DoorError> {
+    pub fn new(object: &mut Ebpf, last_beat: Arc<LastBeat>) -> Result<Arc<Self>, DoorError> {
         let mut take = |name| object.take_map(name).ok_or(DoorError::Missing(name));
         Ok(Arc::new(Self {
             holds: Mutex::new(HashMap::try_from(take("HOLDS")?)?),
             flows: Mutex::new(HashMap::try_from(take("FLOWS")?)?),
             agent_ports: Mutex::new(HashMap::try_from(take("AGENT_PORTS")?)?),
+            last_beat,
             ended: Mutex::default(),
             served: Mutex::default(),
         }))
@@ -160,8 +164,12 @@ impl Moving {
     /// Makes the connection the agent's: its segments go to `agent_port` from now on.
     ///
     /// # Errors
-    /// [`ClaimError::Expired`]: it is the app's.
+    /// [`ClaimError::Expired`], [`ClaimError::Late`]: it is the app's.
     pub fn commit(mut self) -> Result<ParkedFlow, ClaimError> {
+        // When the agent counts as hung the program forgets a connection that is moving, perhaps just as it is parked.
+        if self.flows.last_beat.is_late() {
+            return Err(ClaimError::Late);
+        }
         if let Err(error) = lock(&self.flows.holds).remove(&self.tuple) {
             return Err(if is(&error, libc::ENOENT) { ClaimError::Expired } else { error.into() });
         }

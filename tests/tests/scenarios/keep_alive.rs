@@ -10,11 +10,11 @@ use lab::{Agent, App, Connection, Curl, Lab, Peer, Server, eventually};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 
-use crate::scene::{LOCAL, PORT, Route, for_alice, in_lab, intercepted, served_by, text};
+use crate::scene::{LOCAL, PORT, Route, for_alice, in_lab, intercepted_by_each_datapath, served_by, text};
 
 #[test]
 fn requests_on_one_connection_are_routed_one_by_one() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         let to = scene.lab.pod.at(PORT);
         let routes: Vec<Route> = Route::BOTH.into_iter().cycle().take(20).collect();
         let curl = routes
@@ -43,7 +43,7 @@ fn requests_on_one_connection_are_routed_one_by_one() {
 #[test]
 fn a_connection_routes_in_any_order_of_routes() {
     use Route::{Alice, Live};
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         for order in [[Alice, Alice, Live], [Alice, Live, Alice], [Live, Live, Alice], [Live, Alice, Alice]] {
             let mut connection = scene.connect();
             for route in order {
@@ -76,7 +76,7 @@ fn a_thousand_connections_at_once_get_their_own_answers() {
 
 #[test]
 fn a_connection_that_the_server_closes_is_closed_for_the_client() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             let answer = connection.ask(route.get("/close"));
             (answer.text(), connection.rest_text())
@@ -88,7 +88,7 @@ fn a_connection_that_the_server_closes_is_closed_for_the_client() {
 
 #[test]
 fn a_client_that_asks_to_close_gets_its_answer_and_the_end() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             connection.send(route.request("GET", "/", "Connection: close\r\n", ""));
             connection.rest_text()
@@ -98,7 +98,7 @@ fn a_client_that_asks_to_close_gets_its_answer_and_the_end() {
 
 #[test]
 fn an_app_that_closes_after_its_answer_is_seen_to_close_after_a_developers_request_too() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         for path in ["/until-close", "/close"] {
             let mut connection = scene.connect();
             assert_eq!(served_by(&connection.ask(Route::Alice.get("/"))), "alice");
@@ -150,6 +150,9 @@ fn app_that_ends_its_first_connection(lab: &Lab, last_words: &'static [u8]) -> S
                 return Ok(());
             }
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp")?;
+            if String::from_utf8_lossy(&peer.received()).contains("Connection: close") {
+                return Ok(());
+            }
         }
         Ok(())
     })
@@ -198,7 +201,7 @@ fn a_request_whose_answer_has_begun_is_not_sent_again() {
 
 #[test]
 fn a_client_that_leaves_while_the_developer_thinks_is_let_go() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         for reset in [false, true] {
             let mut connection = scene.connect();
             connection.send(Route::Alice.get("/stall"));

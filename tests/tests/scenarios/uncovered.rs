@@ -79,13 +79,18 @@ fn status_lists_the_connections_that_are_older_than_a_proxy() {
 #[test]
 fn status_names_what_inspection_can_not_cover() {
     in_lab(|lab| {
-        let _app = App::websocket(lab, &lab.pod, WebSockets::Python, "app", &[PORT]);
+        let _redis = App::redis(lab, &lab.pod, PORT);
         let agent = Agent::start(lab);
         let _alice = with_datapath(lab, &agent, "inspect").start(lab);
         let mut other: Connection = lab.client.connect(lab.pod.at(PORT));
         other.send("*1\r\n$4\r\nPING\r\n");
-        eventually("it is not HTTP", || unseen(&agent)["not-http"] == 1);
-        drop(other);
+        assert_eq!(other.line(), "+PONG\r\n");
+        assert_eq!(unseen(&agent), serde_json::json!({ "not-http": 1 }));
+    });
+    in_lab(|lab| {
+        let _app = App::websocket(lab, &lab.pod, WebSockets::Python, "app", &[PORT]);
+        let agent = Agent::start(lab);
+        let _alice = with_datapath(lab, &agent, "inspect").start(lab);
         let mut socket: Connection = lab.client.connect(lab.pod.at(PORT));
         let upgrade = "GET / HTTP/1.1\r\nHost: pod.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
