@@ -96,8 +96,12 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
             held
         }
     });
-    if half_open && !is_copy {
-        return opening::open(ctx, segment, link);
+    if half_open {
+        if !is_copy {
+            return opening::open(ctx, segment, link);
+        }
+        // The app's queue is full, and the kernel drops it.
+        count(Counter::HoldFailed);
     }
     held == Some(true)
 }
