@@ -96,8 +96,12 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
             held
         }
     });
-    if half_open && !is_copy {
-        return opening::open(ctx, segment, link);
+    if half_open {
+        if !is_copy {
+            return opening::open(ctx, segment, link);
+        }
+        // The app's queue is full, and the kernel drops it.
+        count(Counter::HoldFailed);
     }
     held == Some(true)
 }
@@ -117,6 +121,8 @@ fn read_request(
     let (rcv_nxt, snd_nxt) = unsafe { ((*tcp).rcv_nxt, (*tcp).snd_nxt) };
     let expected = segment.seq == rcv_nxt && segment.ack == snd_nxt;
     let mut seen = 0;
+    // It was passed on to the app, which may have it although it does not say so.
+    let mut passed_before = false;
     if connection.phase != Connection::UNKNOWN {
         if !may_have_said(connection, segment.ack) {
             // For something that the app has not said: it will not take it.
@@ -135,7 +141,8 @@ fn read_request(
                     && (segment.seq.wrapping_sub(connection.body_from) as i32) >= 0;
                 if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0 && !body {
                     // What we read the first time has not got to the app: it may have been damaged. In a body that
-                    // would not matter.
+                    // would not matter. Or the kernel has put it aside, because a process is using the socket.
+                    passed_before = true;
                     lose_sight(connection);
                 } else if behind as u32 >= len {
                     // We have it.
@@ -229,7 +236,7 @@ fn read_request(
         leave_alone(connection, Raw::HeldInVain);
         return false;
     }
-    if at_start && wanted && !held_before {
+    if at_start && wanted && !held_before && !passed_before {
         if at_boundary && connection.phase >= Connection::LIKELY {
             match stop(ctx, segment, tuple, payload, connection, tcp) {
                 DROP => return true,

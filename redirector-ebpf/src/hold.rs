@@ -81,6 +81,8 @@ pub fn hold(
         let on_the_way = (*tcp).snd_nxt.wrapping_sub((*tcp).snd_una);
         ((*tcp).bytes_acked as u32).wrapping_add(on_the_way)
     };
+    // SAFETY: as above.
+    record.received = unsafe { (*tcp).bytes_received as u32 };
     // SAFETY: no preconditions.
     let held = Held { at_ns: unsafe { bpf_ktime_get_ns() } };
     if record_len == 0 || HOLDS.insert(tuple, &held, BPF_NOEXIST).is_err() {

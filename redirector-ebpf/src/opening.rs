@@ -9,9 +9,12 @@ use aya_ebpf::{
     EbpfContext as _, bindings::BPF_F_INGRESS, helpers::generated::bpf_clone_redirect, programs::TcContext,
 };
 
+use redirector_common::Counter;
+
 use crate::{
     bare_ack::BareAck,
     checksum,
+    counters::count,
     heartbeat::agent_alive,
     packet::{Segment, TCP_ACK},
 };
@@ -33,7 +36,11 @@ pub fn is_copy(ctx: &TcContext) -> bool {
 /// Makes the packet one that opens the socket, and has a copy of it come in. True: that failed half way, drop it.
 #[inline(always)]
 pub fn open(ctx: &TcContext, segment: &Segment, link: u32) -> bool {
-    if segment.flags & TCP_ACK == 0 || !agent_alive() {
+    if segment.flags & TCP_ACK == 0 {
+        return false;
+    }
+    if !agent_alive() {
+        count(Counter::AgentSilent);
         return false;
     }
     let Some(ack) = acknowledgement(ctx, segment) else { return false };

@@ -100,6 +100,20 @@ impl SockDiag {
         self.destroy(connection.socket)
     }
 
+    /// Ends what is left of a connection that both sides have ended (TIME_WAIT), so that its addresses can be used again.
+    /// False: it is not at its end, or there is none.
+    ///
+    /// # Errors
+    /// As [`Self::close`].
+    pub fn forget(&self, local: SocketAddr, peer: SocketAddr) -> io::Result<bool> {
+        match self.look_up(local, peer)? {
+            Some(SocketFacts { state: State::Closing { acknowledged: true }, .. }) => {
+                self.destroy(SocketId { family: family(local), id: id(local, peer) })
+            }
+            _ => Ok(false),
+        }
+    }
+
     /// Whether [`Self::close`] can work here. Closes nothing.
     ///
     /// # Errors

@@ -65,9 +65,11 @@ fn behind_tcp_defer_accept_a_large_first_request_is_whole() {
                 );
                 let answer = connection.ask(head + &"x".repeat(SIZE));
                 assert_eq!(answer.status, status, "nginx takes no POST for a file: {}", answer.text());
-                ask_nginx(&mut connection, true);
+                // The app has answered before it had all, so the next request may come in one segment with the rest.
+                ask_nginx(&mut connection, false);
             }
         }
+        assert_eq!(waiting.counted("parked"), 2);
         drop((alice, waiting, nginx));
     });
 }

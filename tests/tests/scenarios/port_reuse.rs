@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use lab::{Connection, Family, Host, Lab, eventually};
+use lab::{App, Connection, Family, Host, Lab, eventually};
+use nix::sys::signal::Signal;
 
 use crate::{
     parking::{Waiting, Wire, ask, request},
@@ -110,4 +111,30 @@ fn a_port_is_used_again_after_the_client_has_reset_the_connection() {
 #[test]
 fn a_port_is_used_again_by_a_client_without_timestamps() {
     reuse(false, &[End::Server, End::Reset]);
+}
+
+/// The app has not even seen the end of the old connection. The client resets that, as with any server that has forgotten
+/// to close (RFC 9293 §3.5.1), and has the new one.
+#[test]
+fn a_port_is_used_again_while_the_app_is_stopped() {
+    in_lab(|lab| {
+        let app = App::echo(lab, &lab.pod, "app", &[PORT]);
+        let waiting = Waiting::without_app(lab);
+        let alice = waiting.intercept("inspect");
+        for (family, port) in [(Family::V4, 43_000), (Family::V6, 43_001)] {
+            let mut connection = open(lab, family, port);
+            ask(&mut connection, false);
+            app.process().signal(Signal::SIGSTOP);
+            ask(&mut connection, true);
+            assert_eq!(served_by(&connection.ask(request("/close", true))), "alice");
+            assert_eq!(connection.rest(), b"");
+            drop(connection);
+            eventually("the client has closed", || lab.client.netns.sh("ss -Htn state last-ack").is_empty());
+            let mut again = open(lab, family, port);
+            ask(&mut again, true);
+            app.process().signal(Signal::SIGCONT);
+            ask(&mut again, false);
+        }
+        drop((alice, waiting, app));
+    });
 }
