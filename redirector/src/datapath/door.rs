@@ -311,7 +311,8 @@ impl Door {
             .map(|interface| self.attach_inspection(interface))
             .collect::<Result<Vec<_>, _>>()?;
         self.inspecting = true;
-        Ok(())
+        // The kernel may have taken its time, in which the thread did nothing else.
+        self.beat()
     }
 
     fn attach_inspection(&mut self, interface: &Interface) -> Result<Attachment, DoorError> {

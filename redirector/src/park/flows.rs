@@ -111,16 +111,21 @@ impl Flows {
             let part = ended.len().min(AT_LEAST.max(ended.len() / CALLS));
             ended.drain(..part).collect()
         };
-        let (gone, left): (Vec<_>, Vec<_>) = ended.into_iter().partition(|ended| {
+        for ended in ended {
+            // Nobody else can begin to move a connection with the same addresses meanwhile.
+            let mut flows = lock(&self.flows);
             // The program deletes an entry when the client comes back with a new connection.
-            let forgotten = matches!(lock(&self.flows).get(&ended.tuple, 0), Err(MapError::KeyNotFound));
-            forgotten || ended.sockets().all(|(local, peer)| matches!(diag.look_up(local, peer), Ok(None)))
-        });
-        for ended in gone {
-            // It may have been forgotten, as above.
-            let _ = lock(&self.flows).remove(&ended.tuple);
+            if matches!(flows.get(&ended.tuple, 0), Err(MapError::KeyNotFound)) {
+                continue;
+            }
+            if ended.sockets().all(|(local, peer)| matches!(diag.look_up(local, peer), Ok(None))) {
+                // It may have been forgotten, as above.
+                let _ = flows.remove(&ended.tuple);
+            } else {
+                drop(flows);
+                lock(&self.ended).push_back(ended);
+            }
         }
-        lock(&self.ended).extend(left);
     }
 
     /// Do the clients have all that the agent and the apps had to say on parked connections? Then nothing is lost

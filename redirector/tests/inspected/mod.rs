@@ -66,6 +66,14 @@ impl Client {
         self.in_pod(|pod| pod.frozen = true);
     }
 
+    /// It does again.
+    pub fn thaw(&self) {
+        self.in_pod(|pod| {
+            pod.frozen = false;
+            pod.door().beat().unwrap();
+        });
+    }
+
     pub fn counters(&self) -> BTreeMap<&'static str, u64> {
         self.in_pod(|pod| pod.door().counters())
     }
