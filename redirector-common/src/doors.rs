@@ -7,8 +7,8 @@
 
 use crate::AddressBytes;
 
-/// A client's connection to the app. Ports in host order.
-#[repr(C)]
+/// A client's connection to the app. Ports in host order. (Aligned, so that it is copied by words.)
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tuple {
     pub client: AddressBytes,
@@ -68,7 +68,7 @@ pub struct Needle {
     pub port: u16,
     /// [`Needle::HEADER`], [`Needle::LIST`] or [`Needle::MEMBER`].
     pub kind: u16,
-    /// [`fnv1a_32`] of the name.
+    /// [`name_hash`](crate::scan::name_hash) of the name.
     pub hash: u32,
 }
 
@@ -81,7 +81,7 @@ impl Needle {
     pub const MEMBER: u16 = 2;
 }
 
-/// The value of a port in `INSPECTED_PORTS`: the bits of all names of headers and lists that are looked for. Most names that are
+/// The value of a port in `INSPECTED_PORTS`: the bits of all names and keys that are looked for. Most of those that are
 /// not are told from them without a look into `NEEDLES`.
 pub const fn name_bit(hash: u32) -> u32 {
     1 << (hash >> 27)
@@ -119,17 +119,6 @@ pub struct HeldSegment {
     pub payload_len: u32,
     pub options: [u8; 40],
     pub payload: [u8; HELD_PAYLOAD],
-}
-
-/// FNV-1a (Fowler, Noll, Vo) with 32 bits.
-pub const fn fnv1a_32(bytes: &[u8]) -> u32 {
-    let mut hash = 0x811c_9dc5_u32;
-    let mut at = 0;
-    while at < bytes.len() {
-        hash = (hash ^ bytes[at] as u32).wrapping_mul(0x0100_0193);
-        at += 1;
-    }
-    hash
 }
 
 #[cfg(all(feature = "user", target_os = "linux"))]

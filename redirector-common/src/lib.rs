@@ -2,15 +2,18 @@
 //!
 //! Every type here crosses the kernel boundary as plain bytes: fixed layout, no implicit padding.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod connection;
 mod doors;
 mod rehearsal;
 pub mod scan;
+mod word;
 
 pub use connection::{Connection, Raw};
 pub use doors::*;
 pub use rehearsal::Rehearsal;
+pub use word::word_at;
 
 /// An IPv4 or IPv6 address as 16 bytes in network order; IPv4 is v4-mapped (`::ffff:a.b.c.d`).
 pub type AddressBytes = [u8; 16];

@@ -55,36 +55,45 @@ pub struct Payload {
     pub len: u32,
 }
 
-/// A segment from the client, or its copy: see [`opening`]. True: it is held, drop it.
+/// What is to become of a segment from the client. A number, because functions are to return numbers.
+pub type Seen = u32;
+/// It may be the app's.
+pub const PASS: Seen = 0;
+/// It is held: drop it.
+pub const HELD: Seen = 1;
+/// It is the app's, and so is its connection.
+pub const FOLLOWED: Seen = 2;
+
+/// A segment from the client, or its copy: see [`opening`].
 #[inline(never)]
-pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool) -> bool {
+pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool) -> Seen {
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
-        return false;
+        return PASS;
     }
     // SAFETY: the value is copied at once.
-    let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return false };
-    let Some(len) = segment.payload_len(ctx) else { return false };
+    let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return PASS };
+    let Some(len) = segment.payload_len(ctx) else { return PASS };
     let link = packet::link_len(ctx);
     if len == 0 || link == packet::UNKNOWN_LINK {
-        return false;
+        return PASS;
     }
     let payload = Payload { at: link + segment.payload_offset(), len };
     let mut half_open = false;
-    let held = sockets::look_up(ctx, segment, |socket| {
+    let seen = sockets::look_up(ctx, segment, |socket| {
         // SAFETY: the socket is referenced while this runs.
         unsafe {
             half_open = (*socket).state == TCP_NEW_SYN_RECV;
             let socket = bpf_sk_fullsock(socket);
             if socket.is_null() || (*socket).state != TCP_ESTABLISHED {
-                return false;
+                return PASS;
             }
             let tcp = bpf_tcp_sock(socket);
             if tcp.is_null() {
-                return false;
+                return PASS;
             }
             let connection = connection::known_from_now(socket);
             if connection.is_null() || (*connection).raw != 0 || !try_lock(&mut *connection) {
-                return false;
+                return PASS;
             }
             let held = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
                 leave_alone(&mut *connection, Raw::Ecn);
@@ -93,17 +102,17 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
                 read_request(ctx, segment, tuple, payload, names, &mut *connection, tcp)
             };
             unlock(&mut *connection);
-            held
+            if held { HELD } else { FOLLOWED }
         }
     });
     if half_open {
         if !is_copy {
-            return opening::open(ctx, segment, link);
+            return if opening::open(ctx, segment, link) { HELD } else { PASS };
         }
         // The app's queue is full, and the kernel drops it.
         count(Counter::HoldFailed);
     }
-    held == Some(true)
+    seen.unwrap_or(PASS)
 }
 
 #[inline(always)]
@@ -200,7 +209,7 @@ fn read_request(
     let work = unsafe { &mut *work };
     let at_start = seen == 0 && connection.request.is_at_start();
     let at_boundary = at_start && is_idle(connection) && expected;
-    work.request = connection.request;
+    scanning::copy(&connection.request, &mut work.request);
     work.requests = connection.requests;
     work.head_requests = connection.head_requests;
     work.heads = 0;
@@ -265,7 +274,7 @@ fn read_request(
     if not_held != 0 {
         count(Counter::RefusedAtBoundary);
     }
-    connection.request = work.request;
+    scanning::copy(&work.request, &mut connection.request);
     connection.head_requests = work.head_requests;
     connection.next = segment.seq.wrapping_add(len);
     if work.heads != 0 {

@@ -12,7 +12,7 @@ use aya_ebpf::{
         generated::{bpf_ringbuf_output, bpf_skb_load_bytes},
     },
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
     programs::TcContext,
 };
 use core::{hint::black_box, mem::offset_of};
@@ -36,6 +36,11 @@ static HELD_SEGMENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 
 #[map]
 static RECORD: PerCpuArray<HeldSegment> = PerCpuArray::with_max_entries(1, 0);
+
+/// By the client's port (host order): not 0 if anything was ever held on a connection with it. All others are neither in
+/// `HOLDS` nor in `FLOWS`, which saves their packets the look.
+#[map]
+static HELD_PORTS: Array<[u8; 1 << 16]> = Array::with_max_entries(1, 0);
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 /// Insert only what is not there.
@@ -85,6 +90,7 @@ pub fn hold(
     record.received = unsafe { (*tcp).bytes_received as u32 };
     // SAFETY: no preconditions.
     let held = Held { at_ns: unsafe { bpf_ktime_get_ns() } };
+    note_held(tuple.client_port);
     if record_len == 0 || HOLDS.insert(tuple, &held, BPF_NOEXIST).is_err() {
         count(Counter::HoldFailed);
         return NOT_HELD;
@@ -103,10 +109,26 @@ pub fn hold(
     HELD
 }
 
+/// Something was held on a connection with this client's port (host order), some time or other.
+#[inline(always)]
+pub fn was_held(client_port: u16) -> bool {
+    let Some(ports) = HELD_PORTS.get_ptr(0) else { return true };
+    // SAFETY: the element lives as long as the program; a byte is never torn.
+    unsafe { (&raw const (*ports)[client_port as usize]).read_volatile() != 0 }
+}
+
+#[inline(always)]
+fn note_held(client_port: u16) {
+    if let Some(ports) = HELD_PORTS.get_ptr_mut(0) {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*ports)[client_port as usize]).write_volatile(1) };
+    }
+}
+
 #[inline(always)]
 pub fn is_held(tuple: &Tuple) -> bool {
     // SAFETY: only presence is asked for.
-    unsafe { HOLDS.get(tuple) }.is_some()
+    was_held(tuple.client_port) && unsafe { HOLDS.get(tuple) }.is_some()
 }
 
 /// What became of the hold of a connection that a segment came in for.

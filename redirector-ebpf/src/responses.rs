@@ -84,7 +84,7 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
     let Some(work) = scanning::work() else { return false };
     // SAFETY: this processor's alone while the program runs.
     let work = unsafe { &mut *work };
-    work.response = connection.response;
+    scanning::copy(&connection.response, &mut work.response);
     work.responses = connection.responses;
     work.head_requests = connection.head_requests;
     work.at = link + segment.payload_offset() + seen;
@@ -105,7 +105,7 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
         }
         return false;
     }
-    connection.response = work.response;
+    scanning::copy(&work.response, &mut connection.response);
     connection.response_next = segment.seq.wrapping_add(len);
     connection.responses = work.responses;
     false

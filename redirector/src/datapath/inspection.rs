@@ -6,7 +6,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError},
 };
-use redirector_common::{Existing, Needle, Tuple, fnv1a_32, name_bit};
+use redirector_common::{Existing, Needle, Tuple, name_bit, scan::name_hash};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The maps of names and of what is known beforehand, by port.
@@ -82,17 +82,14 @@ impl Inspection {
     }
 }
 
-/// What tells most other names from those of headers and lists.
+/// What tells most other names and keys from those that are looked for.
 fn name_bits<'a>(needles: impl IntoIterator<Item = &'a Needle>) -> u32 {
-    needles
-        .into_iter()
-        .filter(|needle| needle.kind != Needle::MEMBER)
-        .fold(0, |bits, needle| bits | name_bit(needle.hash))
+    needles.into_iter().fold(0, |bits, needle| bits | name_bit(needle.hash))
 }
 
 /// A header is looked for by itself, a member by the name of its list and by its key.
 fn entries(port: u16, name: &context::Needle) -> Vec<Needle> {
-    let needle = |kind, text: &str| Needle { port, kind, hash: fnv1a_32(text.as_bytes()) };
+    let needle = |kind, text: &str| Needle { port, kind, hash: name_hash(text.as_bytes()) };
     match name {
         context::Needle::Header(name) => vec![needle(Needle::HEADER, name)],
         context::Needle::Member { field, key } => {
