@@ -177,6 +177,7 @@ pub fn with_client_of(
         run("ip link set eth0 up");
         let listener = TcpListener::bind((POD, PORT)).unwrap();
         prepare(&listener);
+        tcp::be_urgent();
         let mut pod = Pod::default();
         let accepted = Arc::clone(&pod.accepted);
         thread::spawn(move || {
