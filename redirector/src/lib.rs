@@ -4,6 +4,7 @@
 pub mod agent;
 mod any_certificate;
 pub mod api;
+mod api_server;
 pub mod byte_counts;
 #[cfg(target_os = "linux")]
 pub mod check;

@@ -2,7 +2,6 @@
 
 mod admission;
 mod api_server;
-mod caller;
 mod clash;
 mod explain;
 mod ledger;
@@ -18,6 +17,7 @@ mod warden;
 mod worker;
 
 use crate::{
+    api_server::{bind_unix, serve_tls, serve_unix},
     check::cgroup2_root,
     datapath::{AttachKind, PeerNames},
     netns_cookie,
@@ -42,7 +42,7 @@ use std::{
 };
 use target_host::HostOptions;
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
     time::sleep,
@@ -86,10 +86,12 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     let host_options =
         HostOptions { attach: options.attach, log_packets: options.log_packets, peer_names, drain };
     let registry = Registry::new(host_options, options.grace, options.allow_all, client_address_reason);
-    let api = Api { registry: Arc::clone(&registry), tokens: tokens.clone() };
+    let router = api_server::router(Api { registry: Arc::clone(&registry), tokens: tokens.clone() });
 
     let socket_path = options.state_dir.join(SOCKET);
-    let unix = bind_unix(&socket_path)?;
+    // The lock is ours.
+    let unix =
+        bind_unix(&socket_path).with_context(|| format!("cannot listen on {}", socket_path.display()))?;
     let tcp = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("cannot listen on {} (--listen)", options.listen))?;
@@ -104,8 +106,8 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     }
     println!("listening on {} for developers, on {} for root", tcp.local_addr()?, socket_path.display());
     tokio::select! {
-        () = api_server::serve_tls(tcp, tls, api.clone()) => {}
-        () = api_server::serve_unix(unix, api) => {}
+        () = serve_tls(tcp, tls, router.clone(), tokens.clone()) => {}
+        () = serve_unix(unix, router) => {}
         () = serve_metrics(metrics, &registry) => {}
         () = registry.expire() => {}
         _ = terminate.recv() => tracing::info!("SIGTERM"),
@@ -165,15 +167,6 @@ fn attach_peer_names() -> Result<Arc<PeerNames>> {
     )?;
     netns_cookie::of_this_thread().context("this kernel has no SO_NETNS_COOKIE (it came with 5.14)")?;
     Ok(PeerNames::attach(&root)?)
-}
-
-fn bind_unix(path: &Path) -> Result<UnixListener> {
-    // The lock is ours, so a socket that is there belongs to no one.
-    let _ = fs::remove_file(path);
-    let listener =
-        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-    fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    Ok(listener)
 }
 
 async fn bind_metrics(address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
