@@ -27,5 +27,6 @@ pub mod park;
 pub mod protocol;
 #[cfg(target_os = "linux")]
 pub mod redirect_rules;
+mod stop_signal;
 pub mod target;
 pub mod tunnel;

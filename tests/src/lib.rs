@@ -16,6 +16,7 @@ mod apps;
 mod attached;
 mod curl;
 mod developer;
+mod gateway;
 mod http;
 mod lab;
 mod log;
@@ -35,6 +36,7 @@ pub use apps::{
 pub use attached::{Direction, PassAll, cgroup_peername_programs, cgroup_root, tcx_programs};
 pub use curl::{Answer, Curl};
 pub use developer::{Developer, Intercept, Refusal};
+pub use gateway::{Gateway, GatewayOptions};
 pub use http::{Connection, Response};
 pub use lab::{Family, Host, Lab};
 pub use log::{Log, Logs, Stream};

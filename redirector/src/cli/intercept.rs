@@ -5,12 +5,14 @@ use super::{
     intercept_output::{Event, InterceptOutput, Route},
     matcher_args::MatcherArgs,
     output::{OutputArgs, block_on, path_segment},
+    owner::owner,
     tls::TlsArgs,
 };
 use crate::{
     api::{CreateIntercept, Created, Datapath, InterceptInfo, WhenAway},
-    client::{AgentAddress, CallError},
+    client::{ApiAddress, CallError},
     context::InterceptKey,
+    stop_signal::stop_signal,
     target::Target,
     tunnel::{
         backoff::{self, Backoff},
@@ -108,25 +110,9 @@ impl InterceptCommand {
     }
 }
 
-/// `user@host`: for people, not for access.
-#[cfg(unix)]
-fn owner() -> String {
-    use nix::unistd::{User, gethostname, getuid};
-    let user = User::from_uid(getuid()).ok().flatten().map_or_else(|| getuid().to_string(), |user| user.name);
-    let host = gethostname().map(|host| host.to_string_lossy().into_owned());
-    format!("{user}@{}", host.unwrap_or_else(|_| "localhost".to_owned()))
-}
-
-/// `user@host`: for people, not for access.
-#[cfg(not(unix))]
-fn owner() -> String {
-    let variable = |name| std::env::var(name).unwrap_or_else(|_| "somebody".to_owned());
-    format!("{}@{}", variable("USERNAME"), variable("COMPUTERNAME"))
-}
-
 /// One run of the command.
 struct Session {
-    agent: AgentAddress,
+    agent: ApiAddress,
     to: LocalServer,
     request: CreateIntercept,
     output: InterceptOutput,
@@ -249,30 +235,4 @@ impl Session {
 /// May the intercept be created again later? A target may come back too: pods restart.
 fn may_come_back(error: &CallError) -> bool {
     error.is_passing() || matches!(error, CallError::Refused { status: StatusCode::NOT_FOUND, .. })
-}
-
-/// Resolves on Ctrl-C or SIGTERM, also one that came before it is awaited.
-#[cfg(unix)]
-fn stop_signal() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    async move {
-        match signals {
-            (Ok(mut interrupt), Ok(mut terminate)) => {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            }
-            // Without handlers the signals end the process by themselves.
-            _ => std::future::pending().await,
-        }
-    }
-}
-
-#[cfg(not(unix))]
-async fn stop_signal() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }

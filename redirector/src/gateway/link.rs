@@ -199,6 +199,16 @@ pub fn remove_cookies(headers: &mut HeaderMap) {
     }
 }
 
+/// One line of all: HTTP/2 may have one for each cookie, HTTP/1.1 may not (RFC 9113 §8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let lines: Vec<Vec<u8>> = headers.get_all(COOKIE).iter().map(|line| line.as_bytes().to_vec()).collect();
+    if lines.len() > 1
+        && let Ok(value) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, value);
+    }
+}
+
 fn is_ours(pair: &str) -> bool {
     pair.split('=').next().unwrap_or_default().trim().eq_ignore_ascii_case(COOKIE_NAME)
 }
@@ -308,6 +318,13 @@ mod tests {
         remove_cookies(&mut headers);
         assert_eq!(headers, cookies(&["a=1; b=2", "c=\u{e9}"]));
         assert!(tickets(&headers).is_empty());
+    }
+
+    #[test]
+    fn crumbs_of_http2_become_one_line() {
+        let mut headers = cookies(&["a=1", "b=2; c=3"]);
+        join_cookies(&mut headers);
+        assert_eq!(headers, cookies(&["a=1; b=2; c=3"]));
     }
 
     #[test]

@@ -37,8 +37,6 @@ pub enum Page<'a> {
     MethodNotAllowed,
     /// The ingress does not answer.
     NoIngress,
-    /// The ingress did not answer in time.
-    IngressTooSlow,
     /// The gateway itself has a problem, which is in its log.
     Failed,
 }
@@ -98,7 +96,6 @@ impl Page<'_> {
             Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoIngress => StatusCode::BAD_GATEWAY,
-            Self::IngressTooSlow => StatusCode::GATEWAY_TIMEOUT,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -139,7 +136,6 @@ impl Page<'_> {
             Self::BadRequest { reason } => ("The request can't be passed on", format!("{}.", escaped(reason))),
             Self::MethodNotAllowed => ("Not allowed", "Requests with this method are not passed on.".to_owned()),
             Self::NoIngress => ("The site can't be reached", "Nothing answers behind this gateway. Try again in a while.".to_owned()),
-            Self::IngressTooSlow => ("The site does not answer", "It took too long. Try again in a while.".to_owned()),
             Self::Failed => ("Something went wrong", "The gateway has a problem of its own; its log says which.".to_owned()),
         };
         format!(
@@ -205,7 +201,6 @@ mod tests {
             Page::BadRequest { reason: "the request names no host" },
             Page::MethodNotAllowed,
             Page::NoIngress,
-            Page::IngressTooSlow,
             Page::Failed,
         ]
     }

@@ -16,6 +16,7 @@ mod developer_gone;
 mod explain;
 mod fail_open;
 mod framing;
+mod gateway;
 mod grpc;
 mod half_close;
 mod http2;
