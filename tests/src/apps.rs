@@ -23,7 +23,7 @@ mod grpc;
 mod http2;
 
 pub use grpc::grpc_client;
-pub use http2::{Http2Answers, http2_client};
+pub use http2::{Http2Answers, http2_client, http2_raw};
 
 const ECHO: &str = include_str!("apps/echo.py");
 const TLS_ENDS: &str = include_str!("apps/tls_ends.py");

@@ -30,8 +30,8 @@ mod wait;
 
 pub use agent::{Agent, AgentOptions, CommandOutput, redirector_binary};
 pub use apps::{
-    App, Ends, Http2Answers, KeepAliveClient, Nginx, WebSockets, grpc_client, http2_client, tls_ends_client,
-    tls_ends_server, websocket_dialog,
+    App, Ends, Http2Answers, KeepAliveClient, Nginx, WebSockets, grpc_client, http2_client, http2_raw,
+    tls_ends_client, tls_ends_server, websocket_dialog,
 };
 pub use attached::{Direction, PassAll, cgroup_peername_programs, cgroup_root, tcx_programs};
 pub use curl::{Answer, Curl};

@@ -3,6 +3,7 @@
 use super::{
     connection::ConnectionArgs,
     intercept_output::{Event, InterceptOutput, Route},
+    intercept_preview::{InterceptPreview, InterceptPreviewArgs},
     matcher_args::MatcherArgs,
     output::{OutputArgs, block_on, path_segment},
     owner::owner,
@@ -45,7 +46,7 @@ const GOOD_TUNNEL: Duration = Duration::from_secs(10);
 /// each request that came: time, method, path, status, duration, bytes and protocol.
 ///
 /// With --output json each line is an object with `event` and `time`, for programs:
-/// ready, ready_again (intercept, target, port, to, matches, curl);
+/// preview (name, link, share_link, expires); ready, ready_again (intercept, target, port, to, matches, curl);
 /// request (method, path, protocol, status, duration_seconds, request_bytes, response_bytes, client, outcome, reason);
 /// tunnel_lost (reason); warning (message); removed (reason, unless it was Ctrl-C).
 /// Errors are text on stderr.
@@ -84,6 +85,9 @@ pub struct InterceptCommand {
     tls: TlsArgs,
 
     #[command(flatten)]
+    preview: InterceptPreviewArgs,
+
+    #[command(flatten)]
     output: OutputArgs,
 
     #[command(flatten)]
@@ -93,6 +97,7 @@ pub struct InterceptCommand {
 impl InterceptCommand {
     pub fn run(self) -> Result<ExitCode> {
         let agent = self.connection.address()?;
+        let preview = self.preview.preview()?;
         let request = CreateIntercept {
             name: self.name,
             target: self.target,
@@ -106,7 +111,7 @@ impl InterceptCommand {
             tls: self.tls.pairs()?,
         };
         let output = InterceptOutput::new(self.output.output);
-        block_on(Session { agent, to: self.to, request, output }.run())
+        block_on(Session { agent, to: self.to, request, preview, output }.run())
     }
 }
 
@@ -115,6 +120,7 @@ struct Session {
     agent: ApiAddress,
     to: LocalServer,
     request: CreateIntercept,
+    preview: Option<InterceptPreview>,
     output: InterceptOutput,
 }
 
@@ -133,12 +139,19 @@ impl Session {
             self.output.print(&Event::Warning { message: &message });
         }
         self.output.print(&Event::Created { route: self.route() });
+        if let Some(preview) = &mut self.preview
+            && let Err(error) = preview.create(&self.request, self.output).await
+        {
+            self.farewell().await;
+            return Err(error.into());
+        }
         tokio::select! {
             error = self.stay() => {
                 if let Some(CallError::Refused { status: StatusCode::GONE, error }) = error.downcast_ref() {
                     self.output.print(&Event::Removed { reason: Some(error) });
                 }
                 eprintln!("redirector: {error:#}");
+                self.remove_preview().await;
                 Ok(ExitCode::FAILURE)
             }
             () = &mut stopped => {
@@ -212,12 +225,22 @@ impl Session {
     }
 
     async fn farewell(&self) {
+        self.remove_preview().await;
         match timeout(FAREWELL, self.agent.delete(&self.path())).await {
             Ok(Ok(())) => self.output.print(&Event::Removed { reason: None }),
             // Gone already is what we want; else the agent lets it go after a while.
             Ok(Err(CallError::Refused { status: StatusCode::NOT_FOUND, .. })) => {}
             Ok(Err(error)) => eprintln!("redirector: the intercept stays for a while: {error}"),
             Err(_) => eprintln!("redirector: the intercept stays for a while: the agent does not answer"),
+        }
+    }
+
+    async fn remove_preview(&self) {
+        let Some(preview) = &self.preview else { return };
+        match timeout(FAREWELL, preview.remove()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => eprintln!("redirector: the preview stays for a while: {error}"),
+            Err(_) => eprintln!("redirector: the preview stays for a while: the gateway does not answer"),
         }
     }
 

@@ -1,9 +1,10 @@
 //! What `redirector intercept` prints: lines for people, or one JSON object per line for programs.
 
-use super::{curl_line::curl_line, output::Format};
+use super::{curl_line::curl_line, output::Format, qr_code::qr_code};
 use crate::{
     api::WhenAway,
     context::Matcher,
+    gateway::api::PreviewCreated,
     protocol::Protocol,
     target::Target,
     tunnel::developer_end::{Outcome, RoutedRequest},
@@ -25,6 +26,8 @@ pub enum Event<'a> {
     Warning { message: &'a str },
     /// It is made; its tunnel is not there yet. For people only: programs wait for [`Event::Ready`].
     Created { route: Route<'a> },
+    /// Others can see it by this link.
+    Preview { created: &'a PreviewCreated, qr: bool },
     /// Requests come from now on.
     Ready { route: Route<'a> },
     /// One request has come and ended.
@@ -78,6 +81,11 @@ fn text(event: &Event<'_>, now: &Zoned) -> Option<String> {
                 .map(|curl| format!("\n  try: {curl}"))
                 .unwrap_or_default();
             format!("intercept \"{}\"{curl}", route.intercept)
+        }
+        Event::Preview { created, qr } => {
+            let code = qr.then(|| qr_code(&created.link)).flatten();
+            let code = code.map(|code| format!("\n{}", code.trim_end())).unwrap_or_default();
+            format!("  preview: {}{code}", created.link)
         }
         Event::Ready { route } => format!("ready: {}", in_words(route)),
         Event::ReadyAgain { route } => format!("ready again: {}", in_words(route)),
@@ -136,6 +144,7 @@ struct Line<'a> {
 #[serde(tag = "event", rename_all = "snake_case")]
 enum JsonEvent<'a> {
     Warning { message: &'a str },
+    Preview { name: &'a str, link: &'a str, share_link: &'a str, expires: &'a str },
     Ready(JsonRoute<'a>),
     Request(JsonRequest<'a>),
     TunnelLost { reason: &'a str, when_away: WhenAway },
@@ -180,6 +189,9 @@ fn json(event: &Event<'_>, now: Timestamp) -> Option<String> {
     let event = match event {
         Event::Created { .. } => return None,
         Event::Warning { message } => JsonEvent::Warning { message },
+        Event::Preview { created: PreviewCreated { preview, link, share_link, .. }, .. } => {
+            JsonEvent::Preview { name: &preview.name, link, share_link, expires: &preview.expires }
+        }
         Event::Ready { route } => JsonEvent::Ready(json_route(route)),
         Event::ReadyAgain { route } => JsonEvent::ReadyAgain(json_route(route)),
         Event::Request { request } => {

@@ -10,6 +10,7 @@ mod explain;
 mod gateway;
 mod intercept;
 mod intercept_output;
+mod intercept_preview;
 mod list;
 mod matcher_args;
 mod output;

@@ -57,6 +57,13 @@ pub struct PreviewCreated {
     pub warnings: Vec<String>,
 }
 
+/// Without link and password.
+impl fmt::Debug for PreviewCreated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreviewCreated").field("preview", &self.preview).finish_non_exhaustive()
+    }
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PreviewInfo {
     pub name: String,

@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// How long an agent's answer is taken for the present.
+/// How long a developer whom an agent has seen is taken to be there. One who was not may have come meanwhile.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// How long an agent may take; one that does not answer is not asked again for some time, for visitors wait for it.
@@ -29,8 +29,9 @@ struct Agent {
 
 #[derive(Clone)]
 struct Answer {
-    until: Instant,
-    intercepts: Arc<Vec<InterceptInfo>>,
+    asked: Instant,
+    /// `None`: it did not answer.
+    intercepts: Option<Arc<Vec<InterceptInfo>>>,
 }
 
 impl Agents {
@@ -44,17 +45,25 @@ impl Agents {
     /// there is no agent to ask. One that does not answer has no developer: what it would have taken goes to the live
     /// service.
     pub async fn developer_is_there(&self, context: &PreviewContext) -> Option<bool> {
+        let now = Instant::now();
+        let recently = now.checked_sub(FRESH).unwrap_or(now);
+        Some(self.has_seen(context, recently).await? || self.has_seen(context, now).await?)
+    }
+
+    /// By answers that were asked for at that time or later.
+    async fn has_seen(&self, context: &PreviewContext, not_before: Instant) -> Option<bool> {
         if self.0.is_empty() {
             return None;
         }
         let mut asked = JoinSet::new();
         for agent in &self.0 {
             let agent = Arc::clone(agent);
-            asked.spawn(async move { agent.intercepts().await });
+            asked.spawn(async move { agent.intercepts(not_before).await });
         }
         let mut is_there = false;
-        while let Some(intercepts) = asked.join_next().await {
-            is_there |= intercepts.is_ok_and(|intercepts| {
+        while let Some(answer) = asked.join_next().await {
+            let intercepts = answer.ok().flatten();
+            is_there |= intercepts.is_some_and(|intercepts| {
                 intercepts.iter().any(|intercept| intercept.connected && takes(intercept, context))
             });
         }
@@ -63,27 +72,27 @@ impl Agents {
 }
 
 impl Agent {
-    async fn intercepts(&self) -> Arc<Vec<InterceptInfo>> {
+    /// Those who come while it is asked share the next answer.
+    async fn intercepts(&self, not_before: Instant) -> Option<Arc<Vec<InterceptInfo>>> {
         let mut last = self.last.lock().await;
-        if let Some(answer) = &*last
-            && Instant::now() < answer.until
+        if let Some(Answer { asked, intercepts }) = &*last
+            && (*asked >= not_before || intercepts.is_none() && asked.elapsed() < PAUSE)
         {
-            return Arc::clone(&answer.intercepts);
+            return intercepts.clone();
         }
-        let answer = timeout(PATIENCE, self.address.call(Method::GET, "/v1/intercepts")).await;
-        let (intercepts, valid) = match answer {
-            Ok(Ok(intercepts)) => (intercepts, FRESH),
+        let asked = Instant::now();
+        let intercepts = match timeout(PATIENCE, self.address.call(Method::GET, "/v1/intercepts")).await {
+            Ok(Ok(intercepts)) => Some(Arc::new(intercepts)),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "an agent does not say who is there");
-                (Vec::new(), PAUSE)
+                None
             }
             Err(_) => {
                 tracing::warn!(agent = %self.address, "an agent does not answer");
-                (Vec::new(), PAUSE)
+                None
             }
         };
-        let intercepts = Arc::new(intercepts);
-        *last = Some(Answer { until: Instant::now() + valid, intercepts: Arc::clone(&intercepts) });
+        *last = Some(Answer { asked, intercepts: intercepts.clone() });
         intercepts
     }
 }

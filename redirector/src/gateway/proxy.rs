@@ -104,6 +104,9 @@ impl Gateway {
         let request = self.request_for_ingress(request, &way, &told, connection, websocket);
         let mut response = match self.upstream.send(request).await {
             Ok(response) => response,
+            Err(error) if is_visitors(&error) => {
+                return answer_with(&Page::BadRequest { reason: "its body is broken" });
+            }
             Err(error) => {
                 tracing::warn!(%error, cause = ?std::error::Error::source(&error), "the ingress gives no answer");
                 return answer_with(&Page::NoIngress);
@@ -186,6 +189,12 @@ impl Gateway {
     pub fn scheme(&self, connection: Connection) -> &'static str {
         if connection.tls || self.public_url.is_secure() { "https" } else { "http" }
     }
+}
+
+/// The request's own body failed, not the ingress.
+fn is_visitors(error: &hyper_util::client::legacy::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<hyper::Error>());
+    source.is_some_and(hyper::Error::is_user)
 }
 
 /// Requests that are not passed on, whoever they are for.

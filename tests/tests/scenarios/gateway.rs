@@ -14,8 +14,8 @@ pub const KEY: &str = "abcdefghijklmnop";
 /// The echo app in the pod, nginx in front of it, and the gateway in front of that. (Dropped in this order.)
 pub struct Site {
     pub gateway: Gateway,
-    _ingress: Nginx,
-    _app: App,
+    pub ingress: Nginx,
+    pub app: App,
 }
 
 impl Site {
@@ -23,7 +23,7 @@ impl Site {
         let app = App::echo(lab, &lab.pod, "app", &[PORT]);
         let ingress = Nginx::ingress(lab, &lab.node, INGRESS, lab.pod.at(PORT));
         let options = GatewayOptions::new(lab.node.at(INGRESS)).with(arguments);
-        Self { gateway: Gateway::start(lab, &options), _ingress: ingress, _app: app }
+        Self { gateway: Gateway::start(lab, &options), ingress, app }
     }
 }
 
