@@ -16,6 +16,7 @@ mod crypto_provider;
 pub mod datapath;
 #[cfg(target_os = "linux")]
 pub mod engine;
+mod file_limit;
 pub mod gateway;
 pub mod http1;
 #[cfg(target_os = "linux")]

@@ -20,15 +20,13 @@ use crate::{
     api_server::{bind_unix, serve_tls, serve_unix},
     check::cgroup2_root,
     datapath::{AttachKind, PeerNames},
+    file_limit::raise_file_limit,
     netns_cookie,
     tunnel::{identity::AgentIdentity, store::TokenStore, tls},
 };
 use anyhow::{Context as _, Result, bail};
 use api_server::Api;
-use nix::{
-    fcntl::{Flock, FlockArg},
-    sys::resource::{Resource, getrlimit, setrlimit},
-};
+use nix::fcntl::{Flock, FlockArg};
 use registry::Registry;
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -150,15 +148,6 @@ fn lock_state(dir: &Path) -> Result<Flock<File>> {
             dir.display()
         ))
     })
-}
-
-/// Each connection takes two descriptors; the soft limit of most systems is 1024.
-fn raise_file_limit() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
 }
 
 fn attach_peer_names() -> Result<Arc<PeerNames>> {

@@ -70,7 +70,7 @@ fn root_only(caller: &Caller) -> Result<(), ApiError> {
         Caller::Root => Ok(()),
         Caller::Token(_) => Err(ApiError::new(
             StatusCode::FORBIDDEN,
-            "tokens are managed on the node, over the unix socket in the agent's state directory",
+            "tokens are managed on the machine they are for, over the unix socket in its state directory",
         )),
     }
 }

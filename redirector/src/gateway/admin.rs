@@ -73,7 +73,8 @@ impl From<PreviewStoreError> for ApiError {
 async fn list(State(admin): State<Admin>, _: Caller) -> Response {
     let mut list = Vec::new();
     for live in admin.store.list(Timestamp::now()) {
-        list.push(admin.info(&live).await);
+        let is_there = admin.agents.developer_was_there(&live.context).await;
+        list.push(admin.info(&live, is_there));
     }
     Json(list).into_response()
 }
@@ -108,7 +109,8 @@ async fn create(State(admin): State<Admin>, caller: Caller, body: Bytes) -> Resu
         .map_err(|error| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
     let live = on_disk(&admin.store, move |store| store.create(live)).await?;
     tracing::info!(name = live.preview.name, owner = live.preview.owner, "preview created");
-    let preview = admin.info(&live).await;
+    let is_there = admin.agents.developer_is_there(&live.context).await;
+    let preview = admin.info(&live, is_there);
     let warnings = admin.warnings(&preview);
     let created = PreviewCreated {
         preview,
@@ -146,7 +148,7 @@ impl Admin {
         }
     }
 
-    async fn info(&self, live: &LivePreview) -> PreviewInfo {
+    fn info(&self, live: &LivePreview, developer_there: Option<bool>) -> PreviewInfo {
         let Preview { name, owner, token_name, matcher, created, expires, access, id, when_away, .. } =
             live.preview.clone();
         PreviewInfo {
@@ -159,7 +161,7 @@ impl Admin {
             link: id.and_then(|id| id.parse().ok()).map(|id| self.link(&id)),
             created: created.to_string(),
             expires: expires.to_string(),
-            developer_there: self.agents.developer_is_there(&live.context).await,
+            developer_there,
         }
     }
 

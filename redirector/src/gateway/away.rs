@@ -7,11 +7,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::Mutex,
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 /// How long a developer whom an agent has seen is taken to be there. One who was not may have come meanwhile.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// An agent is not asked more often than this, however many visitors there are.
+const SPACING: Duration = Duration::from_millis(100);
 
 /// How long an agent may take; one that does not answer is not asked again for some time, for visitors wait for it.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -45,9 +48,12 @@ impl Agents {
     /// there is no agent to ask. One that does not answer has no developer: what it would have taken goes to the live
     /// service.
     pub async fn developer_is_there(&self, context: &PreviewContext) -> Option<bool> {
-        let now = Instant::now();
-        let recently = now.checked_sub(FRESH).unwrap_or(now);
-        Some(self.has_seen(context, recently).await? || self.has_seen(context, now).await?)
+        Some(self.has_seen(context, lately()).await? || self.has_seen(context, Instant::now()).await?)
+    }
+
+    /// The same, give or take a second.
+    pub async fn developer_was_there(&self, context: &PreviewContext) -> Option<bool> {
+        self.has_seen(context, lately()).await
     }
 
     /// By answers that were asked for at that time or later.
@@ -80,6 +86,9 @@ impl Agent {
         {
             return intercepts.clone();
         }
+        if let Some(Answer { asked, .. }) = &*last {
+            sleep_until(*asked + SPACING).await;
+        }
         let asked = Instant::now();
         let intercepts = match timeout(PATIENCE, self.address.call(Method::GET, "/v1/intercepts")).await {
             Ok(Ok(intercepts)) => Some(Arc::new(intercepts)),
@@ -97,10 +106,48 @@ impl Agent {
     }
 }
 
+fn lately() -> Instant {
+    let now = Instant::now();
+    now.checked_sub(FRESH).unwrap_or(now)
+}
+
 /// All that it looks for in headers is put into requests; paths and methods are up to the visitor.
 fn takes(intercept: &InterceptInfo, context: &PreviewContext) -> bool {
     let Ok(wanted) = PreviewContext::of(&intercept.matcher) else { return false };
     wanted.headers.iter().all(|header| context.headers.contains(header))
         && wanted.baggage.iter().all(|member| context.baggage.contains(member))
         && wanted.tracestate.iter().all(|member| context.tracestate.contains(member))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Matcher;
+    use serde_json::{Value, json};
+
+    fn is_taken(intercept: &Value, preview: &Value) -> bool {
+        let intercept = json!({
+            "name": "a", "target": "netns:shop", "port": 80, "matcher": { "conditions": intercept }, "when_away": "live",
+            "owner": "o", "token": "t", "to": "127.0.0.1:3000", "connected": true, "tunnel_since": "", "created": "",
+            "counts": { "matched": 0, "answered": 0, "away": 0, "failed": 0 },
+        });
+        let preview: Matcher = serde_json::from_value(json!({ "conditions": preview })).unwrap();
+        takes(&serde_json::from_value(intercept).unwrap(), &PreviewContext::of(&preview).unwrap())
+    }
+
+    #[test]
+    fn an_intercept_takes_what_has_all_that_it_looks_for() {
+        let (dev, team) = (
+            json!({ "header": { "name": "x-dev", "value": "alice" } }),
+            json!({ "baggage": { "key": "team", "value": "a" } }),
+        );
+        let path = json!({ "path_prefix": "/api" });
+        assert!(is_taken(&json!([dev]), &json!([dev])));
+        assert!(is_taken(&json!([dev]), &json!([dev, team])));
+        assert!(is_taken(&json!([dev, path]), &json!([dev])), "some of the requests");
+        assert!(!is_taken(&json!([dev, team]), &json!([dev])));
+        assert!(!is_taken(&json!([path]), &json!([dev])), "everybody's requests are nobody's preview");
+        let other = json!({ "header": { "name": "x-dev", "value": "bob" } });
+        assert!(!is_taken(&json!([other]), &json!([dev])));
+    }
 }

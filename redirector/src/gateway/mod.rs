@@ -6,7 +6,7 @@
 //! | `server` | visitors' connections |
 //! | `proxy` | one request, to the ingress and back |
 //! | `visit` | which preview it is for, and whether its visitor may see it |
-//! | `route`, `link` | by its host and path; links and cookies |
+//! | `route`, `link`, `cookie`, `local_path` | by its host and path; links, cookies, where links lead |
 //! | `injection`, `context`, `traceparent` | context: stripped, and put in |
 //! | `forwarded`, `hop_by_hop`, `redirects` | what a proxy owes both sides |
 //! | `upstream`, `upgrade` | the ingress; WebSockets |
@@ -19,10 +19,12 @@ mod admin;
 pub mod api;
 mod away;
 mod context;
+mod cookie;
 mod forwarded;
 mod hop_by_hop;
 mod injection;
 pub mod link;
+mod local_path;
 mod page;
 mod password;
 pub mod preview;
@@ -41,6 +43,7 @@ pub use upstream::IngressOptions;
 use crate::{
     api_server::serve_tls,
     client::ApiAddress,
+    file_limit::raise_file_limit,
     stop_signal::stop_signal,
     tunnel::{identity::AgentIdentity, store::TokenStore, tls},
 };
@@ -103,6 +106,7 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 pub async fn run(options: GatewayOptions) -> Result<()> {
     // First of all: it sees to it that no other gateway uses the state directory.
     let store = Arc::new(PreviewStore::open(&options.state_dir, Timestamp::now())?);
+    raise_file_limit();
     let identity = AgentIdentity::load_or_create(&options.state_dir)?;
     let tokens = TokenStore::open(&options.state_dir, identity.fingerprint())?;
     tokens.ensure_default_token()?;

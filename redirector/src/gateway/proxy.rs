@@ -2,10 +2,11 @@
 
 use super::{
     away::Agents,
+    cookie,
     forwarded::{Seen, TrustedPeers, set_forwarded},
     hop_by_hop::remove_hop_by_hop,
     injection::{inject, strip},
-    link::{self, PublicUrl},
+    link::PublicUrl,
     page::Page,
     password::Attempts,
     preview::{Access, LivePreview, PreviewWhenAway},
@@ -149,8 +150,8 @@ impl Gateway {
         remove_hop_by_hop(headers);
         // The gateway itself has answered it.
         headers.remove(header::EXPECT);
-        link::remove_cookies(headers);
-        link::join_cookies(headers);
+        cookie::remove_cookies(headers);
+        cookie::join_cookies(headers);
         strip(headers, &names);
         let seen = Seen { peer: connection.peer, host: way.asked.as_str(), scheme: self.scheme(connection) };
         set_forwarded(headers, seen, &self.trusted);

@@ -157,11 +157,16 @@ async fn converse(
     let mut conversation = pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
     // Before the first bytes tell the protocol nobody else looks at the clock.
     let mut silence = pin!(sleep(HEAD_TIMEOUT));
-    let mut stopping = false;
+    let (mut listening, mut stopping) = (true, false);
     let ended = loop {
         tokio::select! {
             ended = conversation.as_mut() => break ended,
-            () = &mut silence, if !has_asked.load(Ordering::Relaxed) => return,
+            () = &mut silence, if listening => {
+                listening = false;
+                if !has_asked.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
             _ = stop.wait_for(|stop| *stop), if !stopping => {
                 stopping = true;
                 conversation.as_mut().graceful_shutdown();

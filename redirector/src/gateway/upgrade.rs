@@ -1,9 +1,13 @@
 //! WebSockets: by Upgrade in HTTP/1.1 (RFC 6455) and by extended CONNECT in HTTP/2 (RFC 8441); to the ingress always by
 //! Upgrade.
 
-use super::{hop_by_hop::asks_for_websocket, preview::LivePreview, store::PreviewStore};
+use super::{
+    hop_by_hop::{ask_for_websocket, asks_for_websocket},
+    preview::LivePreview,
+    store::PreviewStore,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use hyper::{
     ext::Protocol,
     upgrade::{OnUpgrade, Upgraded},
@@ -34,16 +38,21 @@ pub fn asked<B>(request: &Request<B>) -> Option<Asked> {
     {
         return Some(Asked::ByConnect);
     }
+    // With a body there would be two opinions on where the WebSocket begins.
+    let has_body = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
+        .iter()
+        .any(|name| request.headers().get(name).is_some_and(|length| length != "0"));
     (request.method() == Method::GET
         && request.version() == http::Version::HTTP_11
-        && asks_for_websocket(request.headers()))
-    .then_some(Asked::ByUpgrade)
+        && asks_for_websocket(request.headers())
+        && !has_body)
+        .then_some(Asked::ByUpgrade)
 }
 
 impl Asked {
     /// Completes the head of the request that the ingress gets.
     pub fn ask(self, method: &mut Method, headers: &mut HeaderMap) {
-        super::hop_by_hop::ask_for_websocket(headers);
+        ask_for_websocket(headers);
         if self == Self::ByConnect {
             *method = Method::GET;
             // It keeps caches from answering, and is no secret: zeros will do if there are no random bytes.
@@ -60,12 +69,11 @@ impl Asked {
     pub fn answer(self, headers: &mut HeaderMap) -> StatusCode {
         match self {
             Self::ByUpgrade => {
-                super::hop_by_hop::ask_for_websocket(headers);
+                ask_for_websocket(headers);
                 StatusCode::SWITCHING_PROTOCOLS
             }
             Self::ByConnect => {
-                const ACCEPT: HeaderName = header::SEC_WEBSOCKET_ACCEPT;
-                headers.remove(ACCEPT);
+                headers.remove(header::SEC_WEBSOCKET_ACCEPT);
                 StatusCode::OK
             }
         }

@@ -1,7 +1,9 @@
 //! Which preview a request is for, and whether its visitor may see it.
 
 use super::{
-    link::{self, OWN_PATHS, Ticket},
+    cookie::{self, Ticket},
+    link::OWN_PATHS,
+    local_path,
     page::{Page, PasswordProblem},
     password,
     preview::{Access, Ended, LivePreview, PreviewId},
@@ -76,7 +78,7 @@ impl Gateway {
 
     /// The preview whose cookie the visitor has, if any.
     fn by_cookie(&self, request: &Request<Incoming>) -> Visit {
-        let tickets = link::tickets(request.headers());
+        let tickets = cookie::tickets(request.headers());
         let found: Vec<Found> = tickets.iter().map(|ticket| self.of_ticket(ticket.as_ref())).collect();
         // Another site on the same domain can add cookies of this name: one that is good counts.
         for found in &found {
@@ -87,7 +89,7 @@ impl Gateway {
         match found.first() {
             Some(found) => {
                 let mut response = answer_with(&ended_or_unknown(found));
-                let clear = link::clear_cookie(self.public_url.is_secure());
+                let clear = cookie::clear_cookie(self.public_url.is_secure());
                 response.headers_mut().append(header::SET_COOKIE, clear);
                 Visit::Answered(response)
             }
@@ -114,7 +116,7 @@ impl Gateway {
     }
 
     fn has_session(&self, request: &Request<Incoming>, live: &LivePreview) -> bool {
-        link::tickets(request.headers()).iter().flatten().any(|ticket| match ticket {
+        cookie::tickets(request.headers()).iter().flatten().any(|ticket| match ticket {
             Ticket::Session(secret) => self.store.session(secret) == Some(live.hash),
             Ticket::Id(_) => false,
         })
@@ -129,7 +131,7 @@ impl Gateway {
         on_preview_host: bool,
         connection: Connection,
     ) -> Response<Body> {
-        let to = link::destination(request.uri().query());
+        let to = local_path::destination(request.uri().query());
         match (live.preview.access, request.method().clone()) {
             (Access::Password, Method::POST) => {
                 let client = self.trusted.client(request.headers(), connection.peer);
@@ -159,7 +161,7 @@ impl Gateway {
         let field = |name: &str| {
             form_urlencoded::parse(&bytes).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
         };
-        let to = field("to").and_then(|to| link::local_path(&to)).unwrap_or_else(|| "/".to_owned());
+        let to = field("to").and_then(|to| local_path::local_path(&to)).unwrap_or_else(|| "/".to_owned());
         let Some(password) = field("password") else { return form(id, &to, None) };
         let taken = self.attempts.lock().unwrap_or_else(PoisonError::into_inner).take(
             live.hash,

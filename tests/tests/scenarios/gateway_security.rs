@@ -237,6 +237,11 @@ fn requests_that_two_servers_could_cut_differently_leave_nothing_behind() {
             format!(
                 "GET /first HTTP/1.1\r\nHost: shop.test\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n"
             ),
+            // A WebSocket that begins somewhere in a body.
+            format!(
+                "GET /first HTTP/1.1\r\nHost: shop.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: {}\r\n\r\n{smuggled}",
+                smuggled.len()
+            ),
         ];
         for case in &cases {
             let before = recorded.requests().len();
@@ -403,27 +408,25 @@ fn methods_that_show_or_tunnel_are_refused() {
 }
 
 #[test]
-fn who_says_nothing_or_little_is_not_waited_for() {
+fn who_says_nothing_or_little_is_not_waited_for_but_who_waits_for_an_answer_is() {
     in_lab(|lab| {
-        let recorded = Recorded::new(lab, &[]);
-        let mut silent: Vec<Connection> = ["", "GET / HTTP/1.1\r\nHost: shop.te", "PRI * HT"]
-            .iter()
-            .map(|start| {
-                let mut connection = lab.client.connect(recorded.gateway.address());
-                connection.send(start);
-                connection
-            })
-            .collect();
-        for connection in &mut silent {
-            let mut ended = false;
-            // Reads give up after the lab's own deadline, which is shorter than the gateway's.
-            for _ in 0..4 {
-                ended |= connection.try_rest().is_ok_and(|rest| !rest.starts_with(b"HTTP/1.1 200"));
-                if ended {
-                    break;
-                }
-            }
-            assert!(ended, "the connection is still there");
+        let Site { gateway, .. } = &Site::new(lab, &[]);
+        let mut patient = lab.client.connect(gateway.address());
+        // Longer than the gateway waits for a head.
+        patient.send("GET /slow?ms=33000 HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+        let silent = ["", "GET / HTTP/1.1\r\nHost: shop.te", "PRI * HT"].map(|start| {
+            let mut connection = lab.client.connect(gateway.address());
+            connection.send(start);
+            connection
+        });
+        // Reads give up after the lab's own deadline, which is shorter than the gateway's.
+        let ended = |mut connection: Connection| {
+            (0..4).any(|_| connection.try_rest().is_ok_and(|rest| !rest.starts_with(b"HTTP/1.1 200")))
+        };
+        for connection in silent {
+            assert!(ended(connection), "the connection is still there");
         }
+        let answer = (0..4).find_map(|_| patient.try_response("GET").ok()).expect("an answer");
+        assert_eq!(answer.status, 200);
     });
 }
