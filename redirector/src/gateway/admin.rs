@@ -93,7 +93,7 @@ async fn create(State(admin): State<Admin>, caller: Caller, body: Bytes) -> Resu
     };
     let now = Timestamp::now();
     let preview = Preview {
-        name: request.name.unwrap_or_else(|| made_up_name()),
+        name: request.name.unwrap_or_else(made_up_name),
         owner: request.owner,
         token: caller.token_id().cloned(),
         token_name: caller.name().to_owned(),

@@ -44,7 +44,7 @@ impl Recorded {
 
     /// What came, whatever it is.
     fn bytes(&self) -> String {
-        let all: Vec<u8> = self.ingress.peers().iter().flat_map(|peer| peer.received()).collect();
+        let all: Vec<u8> = self.ingress.peers().iter().flat_map(lab::Peer::received).collect();
         String::from_utf8_lossy(&all).into_owned()
     }
 
@@ -227,16 +227,12 @@ fn requests_that_two_servers_could_cut_differently_leave_nothing_behind() {
             format!("{head}Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n{smuggled}"),
             format!("{head}Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n{chunked_end}{smuggled}"),
             // Line ends.
-            format!("GET /first HTTP/1.1\r\nHost: shop.test\r\nX: a\rGET /smuggled HTTP/1.1\r\n\r\n"),
-            format!("GET /first HTTP/1.1\r\nHost: shop.test\r\nX: a\0b\r\n\r\n"),
-            format!("GET /first\r\nX HTTP/1.1\r\nHost: shop.test\r\n\r\n"),
+            "GET /first HTTP/1.1\r\nHost: shop.test\r\nX: a\rGET /smuggled HTTP/1.1\r\n\r\n".to_owned(),
+            "GET /first HTTP/1.1\r\nHost: shop.test\r\nX: a\0b\r\n\r\n".to_owned(),
+            "GET /first\r\nX HTTP/1.1\r\nHost: shop.test\r\n\r\n".to_owned(),
             // An upgrade that only the ingress would believe.
-            format!(
-                "GET /first HTTP/1.1\r\nHost: shop.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n\r\n"
-            ),
-            format!(
-                "GET /first HTTP/1.1\r\nHost: shop.test\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n"
-            ),
+            "GET /first HTTP/1.1\r\nHost: shop.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n\r\n".to_owned(),
+            "GET /first HTTP/1.1\r\nHost: shop.test\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n".to_owned(),
             // A WebSocket that begins somewhere in a body.
             format!(
                 "GET /first HTTP/1.1\r\nHost: shop.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: {}\r\n\r\n{smuggled}",

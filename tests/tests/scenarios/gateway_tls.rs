@@ -144,7 +144,7 @@ fn several_requests_share_an_http2_connection() {
         let (_, cookie) = open(lab, gateway, &[]);
         let ticket = cookie.trim_start_matches("cookie: ");
         let request = |number: usize| {
-            let cookie = if number % 2 == 0 { format!("a=1; {ticket}") } else { "a=1".to_owned() };
+            let cookie = if number.is_multiple_of(2) { format!("a=1; {ticket}") } else { "a=1".to_owned() };
             json!({ "headers": { ":path": format!("/{number}"), ":authority": "shop.test", "cookie": cookie } })
         };
         let requests: Vec<_> = (0..100).map(request).collect();
@@ -157,7 +157,7 @@ fn several_requests_share_an_http2_connection() {
         for number in 0..100 {
             let report = Report(answers.report(number));
             assert_eq!(text(&report.0, "target"), format!("/{number}"));
-            assert_eq!(report.all("x-redirector-intercept").len(), usize::from(number % 2 == 0));
+            assert_eq!(report.all("x-redirector-intercept").len(), usize::from(number.is_multiple_of(2)));
             assert_eq!(report.header("cookie"), "a=1");
         }
     });
