@@ -1,12 +1,14 @@
 //! What inspection (door C) and parking (door B) share: whose a connection is, what is held back, what is looked for.
 //!
 //! Maps: `HOLDS` [`Tuple`] → [`Held`], `FLOWS` [`Tuple`] → [`Flow`], `NEEDLES` [`Needle`] → `u32`,
-//! `INSPECTED_PORTS` port → [`name_bit`]s, `AGENT_PORTS` the agent's port → the service's, ring buffer `HELD_SEGMENTS` of [`HeldSegment`].
+//! `INSPECTED_PORTS` port → [`name_bit`]s, `AGENT_PORTS` the agent's port → the service's, ring buffer `HELD_SEGMENTS` of [`HeldSegment`],
+//! `EXISTING` [`Tuple`] → [`Existing`], `PORT_PROTOCOLS` port → [`PORT_HTTP2`] and [`PORT_TLS`],
+//! socket storage `CONNECTIONS` of [`Connection`](crate::Connection).
 
 use crate::AddressBytes;
 
-/// A client's connection to the app. Ports in host order.
-#[repr(C)]
+/// A client's connection to the app. Ports in host order. (Aligned, so that it is copied by words.)
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tuple {
     pub client: AddressBytes,
@@ -42,6 +44,22 @@ pub struct Held {
     pub at_ns: u64,
 }
 
+/// A connection that was there when the inspection of its port began, and on which neither side had anything to say: what
+/// comes next from the client begins a request. The counts are those of `struct tcp_info`, then; if they have changed it says nothing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Existing {
+    /// `tcpi_bytes_received`
+    pub bytes_received: u64,
+    /// `tcpi_bytes_acked`
+    pub bytes_acked: u64,
+}
+
+/// Bits of `PORT_PROTOCOLS`: new connections to the port began with the preface of HTTP/2 (RFC 9113 §3.4), or with a TLS
+/// handshake (RFC 8446 §5.1). The programs set them and never clear them.
+pub const PORT_HTTP2: u32 = 1;
+pub const PORT_TLS: u32 = 2;
+
 /// A name to look for in request heads to a port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +68,7 @@ pub struct Needle {
     pub port: u16,
     /// [`Needle::HEADER`], [`Needle::LIST`] or [`Needle::MEMBER`].
     pub kind: u16,
-    /// [`fnv1a_32`] of the name.
+    /// [`name_hash`](crate::scan::name_hash) of the name.
     pub hash: u32,
 }
 
@@ -63,7 +81,7 @@ impl Needle {
     pub const MEMBER: u16 = 2;
 }
 
-/// The value of a port in `INSPECTED_PORTS`: the bits of all names of headers and lists that are looked for. Most names that are
+/// The value of a port in `INSPECTED_PORTS`: the bits of all names and keys that are looked for. Most of those that are
 /// not are told from them without a look into `NEEDLES`.
 pub const fn name_bit(hash: u32) -> u32 {
     1 << (hash >> 27)
@@ -83,8 +101,8 @@ pub struct HeldSegment {
     /// Of the first byte of the payload.
     pub seq: u32,
     pub ack: u32,
-    /// Bytes that the app's socket had sent and not yet seen acknowledged. (`ack` acknowledges all of them.)
-    pub unacknowledged: u32,
+    /// Bytes that the app's socket had sent in all, modulo 2^32: `bytes_acked` and what was on the way.
+    pub said: u32,
     /// As it stands in the header, not scaled.
     pub window: u16,
     /// The flags byte of the TCP header.
@@ -101,20 +119,9 @@ pub struct HeldSegment {
     pub payload: [u8; HELD_PAYLOAD],
 }
 
-/// FNV-1a (Fowler, Noll, Vo) with 32 bits.
-pub const fn fnv1a_32(bytes: &[u8]) -> u32 {
-    let mut hash = 0x811c_9dc5_u32;
-    let mut at = 0;
-    while at < bytes.len() {
-        hash = (hash ^ bytes[at] as u32).wrapping_mul(0x0100_0193);
-        at += 1;
-    }
-    hash
-}
-
 #[cfg(all(feature = "user", target_os = "linux"))]
 mod user {
-    use super::{Flow, Held, Needle, Tuple};
+    use super::{Existing, Flow, Held, Needle, Tuple};
 
     // SAFETY: `repr(C)`, only integers and arrays of integers, and no implicit padding: 16+16+2+2.
     unsafe impl aya::Pod for Tuple {}
@@ -122,6 +129,8 @@ mod user {
     unsafe impl aya::Pod for Flow {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Held {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Existing {}
     // SAFETY: as above: 2+2+4.
     unsafe impl aya::Pod for Needle {}
 }

@@ -2,13 +2,18 @@
 //!
 //! Every type here crosses the kernel boundary as plain bytes: fixed layout, no implicit padding.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod connection;
 mod doors;
 mod rehearsal;
 pub mod scan;
+mod word;
 
+pub use connection::{Connection, Raw};
 pub use doors::*;
 pub use rehearsal::Rehearsal;
+pub use word::word_at;
 
 /// An IPv4 or IPv6 address as 16 bytes in network order; IPv4 is v4-mapped (`::ffff:a.b.c.d`).
 pub type AddressBytes = [u8; 16];
@@ -61,17 +66,22 @@ pub enum Counter {
     HoldExpired = 12,
     /// Passed on instead of held: no room for it, or another packet came in between.
     HoldFailed = 13,
-    /// Passed on instead of held: its checksum is wrong.
+    /// Passed on instead of held, for the app's side to drop: its checksum is wrong.
     BadChecksum = 14,
     /// A connection that is left alone from now on: not HTTP/1.x, or not any more, or not beyond doubt.
     RawConnection = 15,
     /// A connection whose requests were lost sight of; they are found again at the next proven boundary.
     LostSight = 16,
+    /// Dropped, to see whether the app is done on a connection that is older than the inspection: see
+    /// [`Connection::LIKELY`].
+    SilenceAwaited = 17,
+    /// Passed on after that: the app was not done.
+    AppNotSilent = 18,
 }
 
 impl Counter {
     /// How many there are: the size of the `COUNTERS` map.
-    pub const COUNT: u32 = 17;
+    pub const COUNT: u32 = 19;
 
     /// All of them, with the name they have in `status` and in metrics.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -92,6 +102,8 @@ impl Counter {
         (Self::BadChecksum, "bad_checksum"),
         (Self::RawConnection, "raw_connections"),
         (Self::LostSight, "lost_sight"),
+        (Self::SilenceAwaited, "silence_awaited"),
+        (Self::AppNotSilent, "app_not_silent"),
     ];
 }
 
@@ -126,10 +138,12 @@ pub struct ClientAddress {
 
 #[cfg(all(feature = "user", target_os = "linux"))]
 mod user {
-    use super::{ClientAddress, UpstreamKey};
+    use super::{ClientAddress, Connection, UpstreamKey};
 
     // SAFETY: `repr(C)`, only integers and arrays of integers, and no implicit padding: 8+16+16+2+2+4.
     unsafe impl aya::Pod for UpstreamKey {}
     // SAFETY: as above: 16+2+6.
     unsafe impl aya::Pod for ClientAddress {}
+    // SAFETY: `repr(C)`, only integers and arrays of integers. The kernel copies it as a whole.
+    unsafe impl aya::Pod for Connection {}
 }

@@ -33,13 +33,6 @@ static LISTENERS: SockMap = SockMap::with_max_entries(512, 0);
 #[map]
 static LOCAL_ADDRESSES: HashMap<AddressBytes, u8> = HashMap::with_max_entries(4096, 1);
 
-/// New connections to `port` (host order) are the agent's.
-#[inline(always)]
-pub fn is_assigned(port: u16) -> bool {
-    // SAFETY: only presence is asked for.
-    unsafe { PORTS.get(&port) }.is_some()
-}
-
 /// Hands the segment to the agent's listener, if it opens a connection to an intercepted port.
 #[inline(never)]
 pub fn ingress(ctx: &TcContext, segment: &Segment) {

@@ -8,9 +8,10 @@ use aya_ebpf::{
     maps::PerCpuArray,
     programs::TcContext,
 };
-use core::{ffi::c_void, hint::black_box};
+use core::{ffi::c_void, hint::black_box, mem::size_of};
 
 use crate::{
+    bare_ack::{BareAck, TcpHeader},
     follow::Payload,
     packet::{self, Segment},
     sockets::words,
@@ -45,26 +46,7 @@ pub fn is_good(ctx: &TcContext, segment: &Segment, payload: Payload) -> bool {
         return true;
     }
     let Some([checksum]) = packet::load::<[u16; 1]>(ctx, segment.tcp_offset + CHECKSUM) else { return false };
-    let (source, destination) = (words(segment.source), words(segment.destination));
-    let tcp_len = segment.tcp_header_len + payload.len;
-    // RFC 9293 §3.1 and RFC 8200 §8.1. Zeros don't change the sum, so IPv4 has the shape of IPv6.
-    let mut pseudo = [
-        source[0],
-        source[1],
-        source[2],
-        source[3],
-        destination[0],
-        destination[1],
-        destination[2],
-        destination[3],
-        tcp_len.to_be(),
-        IPPROTO_TCP.to_be(),
-    ];
-    if !segment.is_v6 {
-        (pseudo[2], pseudo[6]) = (0, 0);
-    }
-    // SAFETY: so many bytes are there.
-    let pseudo = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, pseudo.as_mut_ptr(), 40, 0) };
+    let pseudo = pseudo_header(segment, segment.tcp_header_len + payload.len);
     if pseudo < 0 {
         return false;
     }
@@ -82,6 +64,49 @@ pub fn is_good(ctx: &TcContext, segment: &Segment, payload: Payload) -> bool {
         bpf_loop(MAX_BLOCKS, (add_block as *const ()).cast_mut().cast(), (&raw mut packet).cast(), 0);
         (*sum).at == (*sum).end && folded((*sum).sum) == 0xffff
     }
+}
+
+/// Of a segment between the same ends as `segment`. `None`: it can't be computed.
+#[inline(always)]
+pub fn of_bare_ack(segment: &Segment, ack: &BareAck) -> Option<[u8; 2]> {
+    let pseudo = pseudo_header(segment, ack.len());
+    if pseudo < 0 {
+        return None;
+    }
+    let words = (&raw const *ack).cast_mut().cast();
+    // SAFETY: `ack.len()` is one of the two, and so many bytes are there.
+    let sum = unsafe {
+        if ack.has_timestamps() {
+            bpf_csum_diff(core::ptr::null_mut(), 0, words, size_of::<BareAck>() as u32, pseudo as u32)
+        } else {
+            bpf_csum_diff(core::ptr::null_mut(), 0, words, size_of::<TcpHeader>() as u32, pseudo as u32)
+        }
+    };
+    (sum >= 0).then(|| (!folded(sum as u32)).to_ne_bytes())
+}
+
+/// The sum of what RFC 9293 §3.1 and RFC 8200 §8.1 put before the segment; negative: it can't be computed.
+#[inline(always)]
+fn pseudo_header(segment: &Segment, tcp_len: u32) -> i64 {
+    let (source, destination) = (words(segment.source), words(segment.destination));
+    // Zeros don't change the sum, so IPv4 has the shape of IPv6.
+    let mut pseudo = [
+        source[0],
+        source[1],
+        source[2],
+        source[3],
+        destination[0],
+        destination[1],
+        destination[2],
+        destination[3],
+        tcp_len.to_be(),
+        IPPROTO_TCP.to_be(),
+    ];
+    if !segment.is_v6 {
+        (pseudo[2], pseudo[6]) = (0, 0);
+    }
+    // SAFETY: so many bytes are there.
+    unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, pseudo.as_mut_ptr(), 40, 0) }
 }
 
 unsafe extern "C" fn add_block(_: u32, packet: *mut c_void) -> i64 {

@@ -1,60 +1,38 @@
-//! What is known of a connection that the app has. It lives with the app's socket, and goes with it.
+//! Where [`Connection`]s are: with the app's sockets, gone when they are.
 
 use aya_ebpf::{
-    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
-    btf_maps::SkStorage,
+    bindings::{
+        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
+        bpf_sock,
+    },
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
 };
-use core::intrinsics::{AtomicOrdering, atomic_xchg};
-use redirector_common::scan::{RequestScan, ResponseScan};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xchg};
+use redirector_common::Connection;
 
+/// See [`Connection`]. What a listening socket has, connections inherit that are accepted from it.
 #[btf_map]
-static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
+static CONNECTIONS: InheritedSkStorage = InheritedSkStorage {
+    r#type: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    map_flags: core::ptr::null(),
+};
 
-/// Requests are written by the ingress program, under `lock`; responses by the egress program, which the kernel runs once at
-/// a time for a socket. All zeros is a connection of which nothing is known.
+/// aya's own definition lacks the flag.
 #[repr(C)]
-pub struct Connection {
-    lock: u64,
-    /// One of the phases below.
-    pub phase: u32,
-    /// Left alone for good.
-    pub raw: u32,
-    /// Where the next byte for `request` is.
-    pub next: u32,
-    pub request: RequestScan,
-    /// Heads of requests so far.
-    pub requests: u32,
-    /// `requests` when the connection was first seen, or found again.
-    pub found_at: u32,
-    /// Of the latest 64 requests, by their number: were they HEAD requests?
-    pub head_requests: u64,
-    /// How many segments were held, and the sequence number of the last of them.
-    pub holds: u32,
-    pub held_seq: u32,
-    /// Changes when the egress program is to start anew, at `response_from`.
-    pub epoch: u32,
-    pub response_from: u32,
-    pub response_epoch: u32,
-    /// Where the next byte for `response` is.
-    pub response_next: u32,
-    pub response: ResponseScan,
-    /// Responses that were complete.
-    pub responses: u32,
-    /// The epoch in which a part of a response was missed.
-    pub broken_epoch: u32,
-    /// The end of what the app has sent, or is just sending.
-    pub sent_end: u64,
+struct InheritedSkStorage {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const Connection,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
 }
 
-/// Where the next request begins is not known.
-pub const UNKNOWN: u32 = 0;
-/// A request began where one may begin. Until it and its response have ended as they should, it may have been a body
-/// that looked like one.
-pub const PROBATION: u32 = 1;
-/// Where the next request begins is certain.
-pub const PROVEN: u32 = 2;
+// SAFETY: the pointers are never followed.
+unsafe impl Sync for InheritedSkStorage {}
 
 /// What is known of `socket`'s connection. Null: nothing, or no room.
 ///
@@ -83,34 +61,69 @@ unsafe fn storage(socket: *mut bpf_sock, flags: u64) -> *mut Connection {
     unsafe { bpf_sk_storage_get(map, socket.cast(), core::ptr::null_mut(), flags) }.cast()
 }
 
-impl Connection {
-    /// Packets of a connection may come in on two processors at once. The one that finds it locked passes its packet on,
-    /// which the other then finds missing.
-    #[inline(always)]
-    pub fn try_lock(&mut self) -> bool {
-        let lock = &raw mut self.lock;
-        // SAFETY: aligned, and valid as long as `self`.
-        unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(lock, 1) == 0 }
-    }
+/// Packets of a connection may come in on two processors at once. The one that finds it locked passes its packet on,
+/// which the other then finds missing.
+#[inline(always)]
+pub fn try_lock(connection: &mut Connection) -> bool {
+    let lock = &raw mut connection.lock;
+    // SAFETY: aligned, and valid as long as the connection.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(lock, 1) == 0 }
+}
 
-    #[inline(always)]
-    pub fn unlock(&mut self) {
-        let lock = &raw mut self.lock;
-        // SAFETY: as above.
-        unsafe { lock.write_volatile(0) };
-    }
+#[inline(always)]
+pub fn unlock(connection: &mut Connection) {
+    let lock = &raw mut connection.lock;
+    // SAFETY: as above.
+    unsafe { lock.write_volatile(0) };
+}
 
-    /// Says what the app is about to send. A full barrier: see `hold`.
-    #[inline(always)]
-    pub fn will_send(&mut self, end: u32) {
-        let sent_end = &raw mut self.sent_end;
-        // SAFETY: as above.
-        unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(sent_end, u64::from(end)) };
-    }
+/// In `sent_end`: it has a value.
+const SAID: u64 = 1 << 32;
 
-    /// No request waits for its answer.
-    #[inline(always)]
-    pub fn is_idle(&self) -> bool {
-        self.requests == self.responses
-    }
+/// From now on `sent_end` is what the app has said, which so far ends at `end`.
+#[inline(always)]
+pub fn start_listening(connection: &mut Connection, end: u32) {
+    let sent_end = &raw mut connection.sent_end;
+    // SAFETY: aligned, and valid as long as the connection. The egress program may have been faster.
+    unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+            sent_end,
+            0,
+            SAID | u64::from(end),
+        )
+    };
+}
+
+/// Says what the app is about to send; false: it has sent all of it before. A full barrier: see `hold`.
+#[inline(always)]
+pub fn will_send(connection: &mut Connection, end: u32) -> bool {
+    let sent_end = &raw mut connection.sent_end;
+    // SAFETY: as above.
+    let said = unsafe { sent_end.read_volatile() };
+    let again = said != 0 && (end.wrapping_sub(said as u32) as i32) <= 0;
+    let new = if again { said } else { SAID | u64::from(end) };
+    // SAFETY: as above.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(sent_end, new) };
+    !again
+}
+
+/// The app has said what comes before `end`, or nothing was heard of it so far.
+#[inline(always)]
+pub fn may_have_said(connection: &Connection, end: u32) -> bool {
+    let said = connection.sent_end;
+    said == 0 || (end.wrapping_sub(said as u32) as i32) <= 0
+}
+
+/// The app has said nothing beyond `end`, and is not about to.
+#[inline(always)]
+pub fn has_said(connection: &Connection, end: u32) -> bool {
+    let sent_end = &raw const connection.sent_end;
+    // SAFETY: as above.
+    unsafe { sent_end.read_volatile() == SAID | u64::from(end) }
+}
+
+/// No request waits for its answer.
+#[inline(always)]
+pub fn is_idle(connection: &Connection) -> bool {
+    connection.requests == connection.responses
 }

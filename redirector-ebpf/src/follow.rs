@@ -1,36 +1,43 @@
 //! Door C: follows the requests and responses of connections that the app has, so that it is known where the next request
-//! begins, and stops those that may be a developer's.
+//! begins, and stops those that may be a developer's. (Responses: see `responses`.)
 //!
-//! A gap, or a segment that the app had to be sent again, ends what is known (`UNKNOWN`). It begins again with a
+//! A gap in a head, or a segment that the app had to be sent again, ends what is known (`UNKNOWN`). It begins again with a
 //! segment that is exactly what the app expects next, at a time when the app has said all it had to say, and that looks
-//! like a request; and it is relied on after a whole exchange (`PROBATION`, `PROVEN`).
+//! like a request; after a whole exchange (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
 
 use aya_ebpf::{
     bindings::bpf_tcp_sock as TcpSock,
-    helpers::generated::{bpf_sk_fullsock, bpf_tcp_sock},
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_sk_fullsock, bpf_tcp_sock},
+    },
     macros::map,
     maps::HashMap,
     programs::TcContext,
 };
 use core::sync::atomic::{Ordering, compiler_fence};
-use redirector_common::{
-    Counter, Tuple,
-    scan::{RequestScan, ResponseScan},
-};
+use redirector_common::{Connection, Counter, Existing, PORT_TLS, Raw, Tuple, scan::RequestScan};
 
 use crate::{
-    assign::is_assigned,
-    connection::{self, Connection, PROBATION, PROVEN, UNKNOWN},
+    checksum,
+    connection::{self, is_idle, may_have_said, start_listening, try_lock, unlock},
     counters::count,
     hold::{self, hold},
-    packet::{self, Segment, TCP_FIN, TCP_RST, TCP_SYN, TCP_URG},
-    scanning,
-    sockets::{self, TCP_ESTABLISHED},
+    opening,
+    packet::{self, Segment, TCP_RST, TCP_SYN, TCP_URG},
+    protocol, scanning, silence,
+    sockets::{self, TCP_ESTABLISHED, TCP_NEW_SYN_RECV},
 };
 
 /// The ports (host order) whose requests are read, and the [`name_bit`](redirector_common::name_bit)s of what is looked for in them.
 #[map]
-static INSPECTED_PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
+pub static INSPECTED_PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
+
+/// See [`Existing`].
+#[map]
+static EXISTING: HashMap<Tuple, Existing> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// A connection that was held as often in vain is left alone: each time the client has to send again.
 const MAX_HOLDS: u32 = 2;
@@ -48,42 +55,64 @@ pub struct Payload {
     pub len: u32,
 }
 
-/// A segment from the client. True: it is held, drop it.
+/// What is to become of a segment from the client. A number, because functions are to return numbers.
+pub type Seen = u32;
+/// It may be the app's.
+pub const PASS: Seen = 0;
+/// It is held: drop it.
+pub const HELD: Seen = 1;
+/// It is the app's, and so is its connection.
+pub const FOLLOWED: Seen = 2;
+
+/// A segment from the client, or its copy: see [`opening`].
 #[inline(never)]
-pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
+pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool) -> Seen {
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
-        return false;
+        return PASS;
     }
     // SAFETY: the value is copied at once.
-    let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return false };
-    let Some(len) = segment.payload_len(ctx) else { return false };
+    let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return PASS };
+    let Some(len) = segment.payload_len(ctx) else { return PASS };
     let link = packet::link_len(ctx);
     if len == 0 || link == packet::UNKNOWN_LINK {
-        return false;
+        return PASS;
     }
     let payload = Payload { at: link + segment.payload_offset(), len };
-    let held = sockets::look_up(ctx, segment, |socket| {
+    let mut half_open = false;
+    let seen = sockets::look_up(ctx, segment, |socket| {
         // SAFETY: the socket is referenced while this runs.
         unsafe {
+            half_open = (*socket).state == TCP_NEW_SYN_RECV;
             let socket = bpf_sk_fullsock(socket);
             if socket.is_null() || (*socket).state != TCP_ESTABLISHED {
-                return false;
+                return PASS;
             }
             let tcp = bpf_tcp_sock(socket);
-            if tcp.is_null() || (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
-                // No socket that the agent could make has ECN.
-                return false;
+            if tcp.is_null() {
+                return PASS;
             }
             let connection = connection::known_from_now(socket);
-            if connection.is_null() || (*connection).raw != 0 || !(*connection).try_lock() {
-                return false;
+            if connection.is_null() || (*connection).raw != 0 || !try_lock(&mut *connection) {
+                return PASS;
             }
-            let held = read_request(ctx, segment, tuple, payload, names, &mut *connection, tcp);
-            (*connection).unlock();
-            held
+            let held = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
+                leave_alone(&mut *connection, Raw::Ecn);
+                false
+            } else {
+                read_request(ctx, segment, tuple, payload, names, &mut *connection, tcp)
+            };
+            unlock(&mut *connection);
+            if held { HELD } else { FOLLOWED }
         }
     });
-    held == Some(true)
+    if half_open {
+        if !is_copy {
+            return if opening::open(ctx, segment, link) { HELD } else { PASS };
+        }
+        // The app's queue is full, and the kernel drops it.
+        count(Counter::HoldFailed);
+    }
+    seen.unwrap_or(PASS)
 }
 
 #[inline(always)]
@@ -99,44 +128,76 @@ fn read_request(
     let len = payload.len;
     // SAFETY: the caller has a reference to the socket.
     let (rcv_nxt, snd_nxt) = unsafe { ((*tcp).rcv_nxt, (*tcp).snd_nxt) };
+    let expected = segment.seq == rcv_nxt && segment.ack == snd_nxt;
     let mut seen = 0;
-    if connection.phase != UNKNOWN {
-        let behind = connection.next.wrapping_sub(segment.seq) as i32;
-        if behind > 0 {
-            if (segment.seq.wrapping_sub(rcv_nxt) as i32) < 0 {
-                // The app has it, and so have we.
-                if behind as u32 >= len {
+    if connection.phase != Connection::UNKNOWN {
+        if !may_have_said(connection, segment.ack) {
+            // For something that the app has not said: it will not take it.
+            return false;
+        }
+        if connection.broken_epoch == connection.epoch {
+            silence::is_broken(connection);
+            if connection.raw != 0 {
+                return false;
+            }
+            lose_sight(connection);
+        } else {
+            let behind = connection.next.wrapping_sub(segment.seq) as i32;
+            if behind > 0 {
+                let body = connection.request.is_counted()
+                    && (segment.seq.wrapping_sub(connection.body_from) as i32) >= 0;
+                if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0 && !body {
+                    // What we read the first time has not got to the app: it may have been damaged. In a body that
+                    // would not matter.
+                    lose_sight(connection);
+                } else if behind as u32 >= len {
+                    // We have it.
+                    return false;
+                } else {
+                    seen = behind as u32;
+                }
+            } else if behind < 0 {
+                if (rcv_nxt.wrapping_sub(segment.seq) as i32) < 0 {
+                    // Too early: some other segment was lost or overtaken, or it is none of this connection's.
                     return false;
                 }
-                seen = behind as u32;
-            } else {
-                // What we read the first time has not got to the app: it may have been damaged.
-                lose_sight(connection);
+                // The rest came too early, and was passed on.
+                if connection.request.pass_over(behind.wrapping_neg() as u32) {
+                    connection.next = segment.seq;
+                } else {
+                    lose_sight(connection);
+                }
             }
-        } else if behind < 0 || connection.broken_epoch == connection.epoch {
-            lose_sight(connection);
         }
     }
-    if connection.phase == PROBATION && connection.request.is_at_start() {
-        if !connection.is_idle() {
-            // The request that the app has not answered may have been a part of a body, and this the next.
+    let at_boundary = seen == 0 && connection.request.is_at_start() && is_idle(connection) && expected;
+    if connection.phase == Connection::PROBATION || connection.phase == Connection::LIKELY {
+        if connection.request.is_at_start() && !is_idle(connection) {
+            // The request that the app has not answered may have been a part of a body, and this the next. Or the client
+            // does not wait for answers, and there may be more that wait.
             lose_sight(connection);
-        } else if connection.requests != connection.found_at {
-            connection.phase = PROVEN;
+        } else if at_boundary && connection.requests != connection.found_at {
+            connection.phase =
+                if silence::is_proof(connection) { Connection::PROVEN } else { Connection::LIKELY };
         }
     }
-    if connection.phase == UNKNOWN {
-        if segment.seq != rcv_nxt || segment.ack != snd_nxt || !begins_like_a_request(ctx, payload) {
+    if connection.phase == Connection::UNKNOWN {
+        if !expected {
             return false;
         }
         // SAFETY: as above.
         let fresh = unsafe { (*tcp).bytes_received == 0 && (*tcp).data_segs_out == 0 };
-        if fresh && is_assigned(tuple.app_port) {
-            // It is new, and so the agent's own: parking it would change it for another of the agent's.
-            connection.raw = 1;
+        if fresh {
+            let protocol = protocol::of_opening(ctx, payload);
+            if protocol != 0 {
+                return hold_opening(ctx, segment, tuple, payload, connection, tcp, protocol);
+            }
+        } else if !begins_like_a_request(ctx, payload) {
+            connection.looks_like = protocol::of_any(ctx, payload);
             return false;
         }
-        find(connection, segment, fresh);
+        let certain = fresh || was_quiet(tuple, tcp, segment);
+        find(connection, segment, certain);
         seen = 0;
     }
 
@@ -144,12 +205,13 @@ fn read_request(
     // SAFETY: this processor's alone while the program runs.
     let work = unsafe { &mut *work };
     let at_start = seen == 0 && connection.request.is_at_start();
-    let idle = connection.is_idle();
-    work.request = connection.request;
+    let at_boundary = at_start && is_idle(connection) && expected;
+    scanning::copy(&connection.request, &mut work.request);
     work.requests = connection.requests;
     work.head_requests = connection.head_requests;
     work.heads = 0;
     work.first_interesting = 0;
+    work.head_end = 0;
     work.interesting = 0;
     work.port = u32::from(tuple.app_port);
     work.names = names;
@@ -160,34 +222,45 @@ fn read_request(
     let outstanding = work.requests.wrapping_sub(connection.responses);
     // The app may not get an urgent byte where we see it (RFC 9293 §3.8.5).
     let urgent = segment.flags & TCP_URG != 0;
-    if !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent {
-        if connection.phase == PROBATION && !urgent {
-            lose_sight(connection);
-        } else {
-            connection.raw = 1;
-            count(Counter::RawConnection);
-        }
+    // What follows the answer may be another protocol. Until then it is a request like others.
+    let switches = work.request.is_switched() && work.heads == 0 && work.request.is_interesting();
+    let given_up = !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent;
+    if given_up && (!switches || urgent) {
+        give_up(connection, work.request, urgent);
+        return false;
+    }
+    if outstanding > 1 && connection.phase != Connection::PROVEN {
+        lose_sight(connection);
         return false;
     }
     let unjudged = work.heads == 0 && work.request.is_in_head();
-    let wanted = work.first_interesting != 0 || unjudged;
-    let mut not_held = work.interesting;
+    let wanted = work.first_interesting != 0 || unjudged || switches;
     let held_before = connection.holds != 0 && connection.held_seq == segment.seq;
+    let mut not_held = if held_before { 0 } else { work.interesting };
     if held_before && connection.holds >= MAX_HOLDS {
         // The agent can't take it, or not in time; it shall not cost the client more.
-        connection.raw = 1;
-        count(Counter::RawConnection);
+        leave_alone(connection, Raw::HeldInVain);
         return false;
     }
     if at_start && wanted && !held_before {
-        if idle && connection.phase == PROVEN && segment.seq == rcv_nxt && segment.ack == snd_nxt {
-            if hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD {
-                return true;
+        if at_boundary && connection.phase >= Connection::LIKELY {
+            match stop(ctx, segment, tuple, payload, connection, tcp) {
+                DROP => return true,
+                IGNORE => return false,
+                COUNT => not_held = 1,
+                _ => not_held = 0,
             }
-            not_held = 0;
-        } else if unjudged {
+        } else if unjudged || switches {
             not_held = 1;
         }
+    }
+    if switches {
+        give_up(connection, work.request, false);
+        count(Counter::InterestingHead);
+        if not_held != 0 {
+            count(Counter::RefusedAtBoundary);
+        }
+        return false;
     }
     if work.heads != 0 {
         count(Counter::Head);
@@ -198,134 +271,139 @@ fn read_request(
     if not_held != 0 {
         count(Counter::RefusedAtBoundary);
     }
-    connection.request = work.request;
+    scanning::copy(&work.request, &mut connection.request);
     connection.head_requests = work.head_requests;
     connection.next = segment.seq.wrapping_add(len);
+    if work.heads != 0 {
+        connection.body_from = segment.seq.wrapping_add(work.head_end.wrapping_sub(payload.at));
+    }
+    if work.heads != 0 && connection.phase != Connection::PROVEN {
+        // SAFETY: no preconditions.
+        connection.asked_at = unsafe { bpf_ktime_get_ns() };
+    }
     // Last: the egress program may look at once.
     compiler_fence(Ordering::Release);
     connection.requests = work.requests;
     false
 }
 
+/// What is to become of a segment that should not reach the app.
+const DROP: u32 = 1;
+/// The app will drop it.
+const IGNORE: u32 = 2;
+/// It is not certain that a request was due.
+const COUNT: u32 = 3;
+/// It can't be held, which is counted.
+const PASS_ON: u32 = 4;
+
+#[inline(always)]
+fn stop(
+    ctx: &TcContext,
+    segment: &Segment,
+    tuple: &Tuple,
+    payload: Payload,
+    connection: &mut Connection,
+    tcp: *mut TcpSock,
+) -> u32 {
+    if !checksum::is_good(ctx, segment, payload) {
+        count(Counter::BadChecksum);
+        return IGNORE;
+    }
+    if !hold::is_possible(segment) {
+        return PASS_ON;
+    }
+    if connection.phase == Connection::LIKELY {
+        return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
+    }
+    if hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
+}
+
+/// The request is none, or none that can be followed.
+#[inline(always)]
+fn give_up(connection: &mut Connection, request: RequestScan, urgent: bool) {
+    if urgent {
+        leave_alone(connection, Raw::Urgent);
+    } else if connection.phase == Connection::PROBATION {
+        lose_sight(connection);
+    } else {
+        leave_alone(connection, if request.is_switched() { Raw::Switched } else { Raw::NotHttp });
+    }
+}
+
 /// Begins to follow the connection with this segment.
 #[inline(always)]
-fn find(connection: &mut Connection, segment: &Segment, fresh: bool) {
+fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
     connection.request = RequestScan::default();
     connection.next = segment.seq;
     connection.requests = connection.responses;
     connection.found_at = connection.requests;
     connection.response_from = segment.ack;
-    connection.sent_end = u64::from(segment.ack);
-    connection.phase = if fresh { PROVEN } else { PROBATION };
+    start_listening(connection, segment.ack);
+    connection.looks_like = 0;
+    connection.phase = if certain { Connection::PROVEN } else { Connection::PROBATION };
     compiler_fence(Ordering::Release);
     // 0 is the epoch in which nothing is followed.
     let next = connection.epoch.wrapping_add(1);
     connection.epoch = if next == 0 { 1 } else { next };
 }
 
+/// Nothing was on the way when the inspection began, and nothing has been said since.
+#[inline(always)]
+fn was_quiet(tuple: &Tuple, tcp: *mut TcpSock, segment: &Segment) -> bool {
+    // SAFETY: the value is copied at once.
+    let Some(existing) = (unsafe { EXISTING.get(tuple) }).copied() else { return false };
+    // It says something once.
+    let _ = EXISTING.remove(tuple);
+    // SAFETY: the caller has a reference to the socket.
+    unsafe {
+        (*tcp).bytes_received == existing.bytes_received
+            && (*tcp).bytes_acked == existing.bytes_acked
+            && (*tcp).snd_una == segment.ack
+    }
+}
+
+/// The first segment of a connection, in another protocol than HTTP/1.x. True: it is held.
+#[inline(always)]
+fn hold_opening(
+    ctx: &TcContext,
+    segment: &Segment,
+    tuple: &Tuple,
+    payload: Payload,
+    connection: &mut Connection,
+    tcp: *mut TcpSock,
+    protocol: u32,
+) -> bool {
+    start_listening(connection, segment.ack);
+    if !checksum::is_good(ctx, segment, payload) {
+        count(Counter::BadChecksum);
+        return false;
+    }
+    protocol::note(tuple.app_port, protocol);
+    // Without the service's key, parking TLS gains nothing; with it, its connections are the agent's from their start.
+    if protocol != PORT_TLS
+        && connection.holds == 0
+        && hold::is_possible(segment)
+        && hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD
+    {
+        return true;
+    }
+    leave_alone(connection, if protocol == PORT_TLS { Raw::Tls } else { Raw::Http2 });
+    false
+}
+
+#[inline(always)]
+pub fn leave_alone(connection: &mut Connection, reason: Raw) {
+    connection.raw = reason as u32;
+    count(Counter::RawConnection);
+}
+
 #[inline(always)]
 fn lose_sight(connection: &mut Connection) {
-    connection.phase = UNKNOWN;
+    connection.phase = Connection::UNKNOWN;
     count(Counter::LostSight);
 }
 
 #[inline(always)]
 fn begins_like_a_request(ctx: &TcContext, payload: Payload) -> bool {
     ctx.load::<u8>(payload.at as usize).is_ok_and(|byte| byte.wrapping_sub(b'A') < 26)
-}
-
-/// A segment from the app. True: the connection is held, drop it.
-#[inline(never)]
-pub fn response(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
-    if segment.flags & (TCP_SYN | TCP_RST) != 0 || !is_inspected(tuple.app_port) {
-        return false;
-    }
-    // SAFETY: the context is the one the kernel called us with; the socket of a packet lives as long as the packet.
-    unsafe {
-        let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;
-        if socket.is_null() {
-            return false;
-        }
-        let socket = bpf_sk_fullsock(socket);
-        if socket.is_null() {
-            return false;
-        }
-        let connection = connection::known(socket);
-        if connection.is_null() || (*connection).raw != 0 {
-            return false;
-        }
-        read_response(ctx, segment, tuple, &mut *connection)
-    }
-}
-
-#[inline(always)]
-fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: &mut Connection) -> bool {
-    let Some(len) = segment.payload_len(ctx) else {
-        connection.broken_epoch = connection.epoch;
-        return hold::is_held(tuple);
-    };
-    let fin = (segment.flags & TCP_FIN != 0) as u32;
-    if len + fin == 0 {
-        return false;
-    }
-    // In this order: see `hold`.
-    connection.will_send(segment.seq.wrapping_add(len + fin));
-    if hold::is_held(tuple) {
-        return true;
-    }
-    let epoch = connection.epoch;
-    if epoch == 0 || connection.broken_epoch == epoch {
-        return false;
-    }
-    if connection.response_epoch != epoch {
-        connection.response_epoch = epoch;
-        connection.response_next = connection.response_from;
-        connection.response = ResponseScan::default();
-    }
-    let behind = connection.response_next.wrapping_sub(segment.seq) as i32;
-    if behind < 0 {
-        connection.broken_epoch = epoch;
-        return false;
-    }
-    let seen = behind as u32;
-    if seen >= len {
-        return false;
-    }
-    let link = packet::link_len(ctx);
-    if link == packet::UNKNOWN_LINK {
-        connection.broken_epoch = epoch;
-        return false;
-    }
-    let Some(work) = scanning::work() else { return false };
-    // SAFETY: this processor's alone while the program runs.
-    let work = unsafe { &mut *work };
-    work.response = connection.response;
-    work.responses = connection.responses;
-    work.head_requests = connection.head_requests;
-    work.at = link + segment.payload_offset() + seen;
-    work.end = link + segment.payload_offset() + len;
-    let finished = scanning::read_responses(ctx, work);
-
-    // More answers than requests: it speaks first, or unasked.
-    let unanswered = connection.requests.wrapping_sub(work.responses) as i32;
-    let unasked = unanswered < 0 || (unanswered == 0 && !work.response.is_at_start());
-    if !finished || work.response.is_raw() || unasked {
-        if connection.phase == PROVEN {
-            connection.raw = 1;
-            count(Counter::RawConnection);
-        } else {
-            connection.broken_epoch = epoch;
-        }
-        return false;
-    }
-    connection.response = work.response;
-    connection.response_next = segment.seq.wrapping_add(len);
-    connection.responses = work.responses;
-    false
-}
-
-#[inline(always)]
-fn is_inspected(port: u16) -> bool {
-    // SAFETY: only presence is asked for.
-    unsafe { INSPECTED_PORTS.get(&port) }.is_some()
 }

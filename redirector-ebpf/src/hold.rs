@@ -12,15 +12,14 @@ use aya_ebpf::{
         generated::{bpf_ringbuf_output, bpf_skb_load_bytes},
     },
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
     programs::TcContext,
 };
 use core::{hint::black_box, mem::offset_of};
-use redirector_common::{Counter, HELD_PAYLOAD, HOLD_DEADLINE_NS, Held, HeldSegment, Tuple};
+use redirector_common::{Connection, Counter, HELD_PAYLOAD, HOLD_DEADLINE_NS, Held, HeldSegment, Tuple};
 
 use crate::{
-    checksum,
-    connection::Connection,
+    connection::has_said,
     counters::count,
     follow::Payload,
     heartbeat::agent_alive,
@@ -38,6 +37,11 @@ static HELD_SEGMENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 #[map]
 static RECORD: PerCpuArray<HeldSegment> = PerCpuArray::with_max_entries(1, 0);
 
+/// By the client's port (host order): not 0 if anything was ever held on a connection with it. All others are neither in
+/// `HOLDS` nor in `FLOWS`, which saves their packets the look.
+#[map]
+static HELD_PORTS: Array<[u8; 1 << 16]> = Array::with_max_entries(1, 0);
+
 const BPF_F_NO_PREALLOC: u32 = 1;
 /// Insert only what is not there.
 const BPF_NOEXIST: u64 = 1;
@@ -47,6 +51,20 @@ const FIXED: u32 = 20;
 
 pub const HELD: u32 = 1;
 const NOT_HELD: u32 = 0;
+
+/// There is an agent that could take the segment, if it were held.
+#[inline(always)]
+pub fn is_possible(segment: &Segment) -> bool {
+    if segment.flags & (TCP_FIN | TCP_URG) != 0 || segment.flags & TCP_ACK == 0 {
+        count(Counter::HoldFailed);
+        return false;
+    }
+    if !agent_alive() {
+        count(Counter::AgentSilent);
+        return false;
+    }
+    true
+}
 
 /// [`HELD`]: the agent knows of the segment, which must be dropped.
 #[inline(always)]
@@ -58,36 +76,26 @@ pub fn hold(
     connection: &mut Connection,
     tcp: *mut bpf_tcp_sock,
 ) -> u32 {
-    if segment.flags & (TCP_FIN | TCP_URG) != 0 || segment.flags & TCP_ACK == 0 {
-        count(Counter::HoldFailed);
-        return NOT_HELD;
-    }
-    if !agent_alive() {
-        count(Counter::AgentSilent);
-        return NOT_HELD;
-    }
-    if !checksum::is_good(ctx, segment, payload) {
-        count(Counter::BadChecksum);
-        return NOT_HELD;
-    }
     let Some(record) = RECORD.get_ptr_mut(0) else { return NOT_HELD };
     // SAFETY: this processor's alone while the program runs.
     let record = unsafe { &mut *record };
     let record_len = fill(record, ctx, segment, tuple, payload);
     // SAFETY: the caller has a reference to the socket.
-    record.unacknowledged = unsafe { (*tcp).snd_nxt.wrapping_sub((*tcp).snd_una) };
+    // (What is acknowledged meanwhile changes neither sum.)
+    record.said = unsafe {
+        let on_the_way = (*tcp).snd_nxt.wrapping_sub((*tcp).snd_una);
+        ((*tcp).bytes_acked as u32).wrapping_add(on_the_way)
+    };
     // SAFETY: no preconditions.
     let held = Held { at_ns: unsafe { bpf_ktime_get_ns() } };
+    note_held(tuple.client_port);
     if record_len == 0 || HOLDS.insert(tuple, &held, BPF_NOEXIST).is_err() {
         count(Counter::HoldFailed);
         return NOT_HELD;
     }
-    let sent_end = &raw const connection.sent_end;
-    // SAFETY: the connection lives as long as the socket, to which the caller has a reference, as `tcp` does.
-    let app_is_silent = unsafe {
-        sent_end.read_volatile() == u64::from(segment.ack)
-            && (&raw const (*tcp).snd_nxt).read_volatile() == segment.ack
-    };
+    // SAFETY: the caller has a reference to the socket.
+    let snd_nxt = unsafe { (&raw const (*tcp).snd_nxt).read_volatile() };
+    let app_is_silent = has_said(connection, segment.ack) && snd_nxt == segment.ack;
     if !app_is_silent || !send(record, record_len) {
         let _ = HOLDS.remove(tuple);
         count(Counter::HoldFailed);
@@ -99,10 +107,26 @@ pub fn hold(
     HELD
 }
 
+/// Something was held on a connection with this client's port (host order), some time or other.
+#[inline(always)]
+pub fn was_held(client_port: u16) -> bool {
+    let Some(ports) = HELD_PORTS.get_ptr(0) else { return true };
+    // SAFETY: the element lives as long as the program; a byte is never torn.
+    unsafe { (&raw const (*ports)[client_port as usize]).read_volatile() != 0 }
+}
+
+#[inline(always)]
+fn note_held(client_port: u16) {
+    if let Some(ports) = HELD_PORTS.get_ptr_mut(0) {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*ports)[client_port as usize]).write_volatile(1) };
+    }
+}
+
 #[inline(always)]
 pub fn is_held(tuple: &Tuple) -> bool {
     // SAFETY: only presence is asked for.
-    unsafe { HOLDS.get(tuple) }.is_some()
+    was_held(tuple.client_port) && unsafe { HOLDS.get(tuple) }.is_some()
 }
 
 /// What became of the hold of a connection that a segment came in for.

@@ -18,17 +18,23 @@
 
 mod answer;
 mod assign;
+mod bare_ack;
 mod checksum;
 mod connection;
 mod counters;
 mod follow;
 mod heartbeat;
 mod hold;
+mod icmp;
+mod opening;
 mod packet;
 mod parked;
 mod peername;
+mod protocol;
 mod rehearsal;
+mod responses;
 mod scanning;
+mod silence;
 mod sockets;
 
 use aya_ebpf::{
@@ -46,22 +52,28 @@ use crate::{
 
 #[classifier]
 pub fn redirector_ingress(ctx: TcContext) -> i32 {
-    let mut segment = Segment::default();
-    match packet::parse(&ctx, &mut segment) {
-        Parsed::Segment => assign::ingress(&ctx, &segment),
-        Parsed::Unreadable => count(Counter::Unreadable),
-        Parsed::Other => {}
-    }
-    TC_ACT_UNSPEC
+    let assign = |segment: &Segment| {
+        assign::ingress(&ctx, segment);
+        TC_ACT_UNSPEC
+    };
+    packet::parsed(&ctx, assign).unwrap_or_else(pass)
 }
 
 #[classifier]
 pub fn redirector_inspect(ctx: TcContext) -> i32 {
-    let mut segment = Segment::default();
-    match packet::parse(&ctx, &mut segment) {
-        Parsed::Segment => return inspect(&ctx, &segment),
-        Parsed::Unreadable => count(Counter::Unreadable),
-        Parsed::Other => {}
+    packet::parsed(&ctx, |segment| inspect(&ctx, segment)).unwrap_or_else(|parsed| {
+        if parsed == Parsed::Other {
+            icmp::ingress(&ctx);
+        }
+        pass(parsed)
+    })
+}
+
+/// What comes in and is no segment.
+#[inline(always)]
+fn pass(parsed: Parsed) -> i32 {
+    if parsed == Parsed::Unreadable {
+        count(Counter::Unreadable);
     }
     TC_ACT_UNSPEC
 }
@@ -74,34 +86,41 @@ fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
         client_port: u16::from_be_bytes(segment.source_port),
         app_port: u16::from_be_bytes(segment.destination_port),
     };
-    match parked::ingress(ctx, segment, &tuple) {
-        Verdict::Pass => return TC_ACT_UNSPEC,
-        Verdict::Drop => return TC_ACT_SHOT,
-        Verdict::Next => {}
+    let is_copy = opening::is_copy(ctx);
+    if hold::was_held(tuple.client_port) {
+        match parked::ingress(ctx, segment, &tuple) {
+            Verdict::Pass => return TC_ACT_UNSPEC,
+            Verdict::Drop => return TC_ACT_SHOT,
+            Verdict::Next => {}
+        }
     }
-    if follow::request(ctx, segment, &tuple) {
-        return TC_ACT_SHOT;
+    match follow::request(ctx, segment, &tuple, is_copy) {
+        follow::HELD => return TC_ACT_SHOT,
+        follow::FOLLOWED => return TC_ACT_UNSPEC,
+        _ => assign::ingress(ctx, segment),
     }
-    assign::ingress(ctx, segment);
     TC_ACT_UNSPEC
 }
 
 #[classifier]
 pub fn redirector_egress(ctx: TcContext) -> i32 {
-    let mut segment = Segment::default();
-    if packet::parse(&ctx, &mut segment) != Parsed::Segment {
-        return TC_ACT_UNSPEC;
-    }
+    packet::parsed(&ctx, |segment| leave(&ctx, segment)).unwrap_or(TC_ACT_UNSPEC)
+}
+
+#[inline(always)]
+fn leave(ctx: &TcContext, segment: &Segment) -> i32 {
     let tuple = Tuple {
         client: segment.destination,
         app: segment.source,
         client_port: u16::from_be_bytes(segment.destination_port),
         app_port: u16::from_be_bytes(segment.source_port),
     };
-    if let Some(verdict) = parked::egress(&ctx, &segment, &tuple) {
+    if hold::was_held(tuple.client_port)
+        && let Some(verdict) = parked::egress(ctx, segment, &tuple)
+    {
         return verdict;
     }
-    if follow::response(&ctx, &segment, &tuple) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+    if responses::read(ctx, segment, &tuple) { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
 }
 
 /// `bpf_sk_assign` and the socket lookups are for GPL-compatible programs only.

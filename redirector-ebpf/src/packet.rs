@@ -8,14 +8,13 @@ use aya_ebpf::{
     helpers::generated::bpf_skb_load_bytes_relative, programs::TcContext,
 };
 use core::mem::MaybeUninit;
-use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
-use redirector_common::{AddressBytes, v4_mapped};
+use redirector_common::{AddressBytes, word_at};
 
-const ETH_P_IP: u32 = 0x0800;
-const ETH_P_IPV6: u32 = 0x86dd;
+pub const ETH_P_IP: u32 = 0x0800;
+pub const ETH_P_IPV6: u32 = 0x86dd;
 
 const IPPROTO_HOP_BY_HOP: u8 = 0;
-const IPPROTO_TCP: u8 = 6;
+pub const IPPROTO_TCP: u8 = 6;
 const IPPROTO_ROUTING: u8 = 43;
 const IPPROTO_FRAGMENT: u8 = 44;
 const IPPROTO_DESTINATION: u8 = 60;
@@ -25,23 +24,28 @@ const MAX_EXTENSIONS: usize = 6;
 
 /// The TCP segment in the packet. Plain fields rather than an enum of address families: the verifier follows
 /// each byte, and loses its way in what the compiler makes of such an enum.
-#[derive(Clone, Copy, Default)]
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
 pub struct Segment {
-    pub is_v6: bool,
     /// Network order; IPv4 is v4-mapped, as in the maps.
     pub source: AddressBytes,
     pub destination: AddressBytes,
+    pub seq: u32,
+    pub ack: u32,
     /// Network order, as the socket lookup wants it.
     pub source_port: [u8; 2],
     /// Network order.
     pub destination_port: [u8; 2],
-    pub seq: u32,
-    pub ack: u32,
-    pub flags: u8,
     /// Offset of the TCP header from the network header.
     pub tcp_offset: u32,
     /// Length of the TCP header in bytes.
     pub tcp_header_len: u32,
+    /// Bytes of the packet from the network header on, by what the IP header says; 0: it does not say it.
+    pub total_len: u32,
+    pub flags: u8,
+    pub is_v6: bool,
+    /// Always zero.
+    pub padding: [u8; 6],
 }
 
 pub const TCP_FIN: u8 = 0x01;
@@ -51,16 +55,24 @@ pub const TCP_ACK: u8 = 0x10;
 pub const TCP_URG: u8 = 0x20;
 
 impl Segment {
-    /// Bytes behind the TCP header, by what the IP header says. `None` for packets beyond 64 KiB (BIG TCP), whose header
-    /// does not say it.
+    /// Bytes behind the TCP header, by what the IP header says. That of packets beyond 64 KiB (BIG TCP) does not say it, but they have
+    /// no padding.
     #[inline(always)]
     pub fn payload_len(&self, ctx: &TcContext) -> Option<u32> {
-        let [length] = if self.is_v6 { load::<[[u8; 2]; 1]>(ctx, 4)? } else { load::<[[u8; 2]; 1]>(ctx, 2)? };
-        let length = u32::from(u16::from_be_bytes(length));
-        if length == 0 {
-            return None;
-        }
-        let total = if self.is_v6 { length + core::mem::size_of::<Ipv6Hdr>() as u32 } else { length };
+        let total = if self.total_len == 0 {
+            // Nothing else may leave its length out, and the kernel drops what does.
+            // SAFETY: `skb` is the context the kernel called us with.
+            if unsafe { (*ctx.skb.skb).gso_size } == 0 {
+                return None;
+            }
+            let link = link_len(ctx);
+            if link == UNKNOWN_LINK {
+                return None;
+            }
+            ctx.len().checked_sub(link)?
+        } else {
+            self.total_len
+        };
         total.checked_sub(self.payload_offset())
     }
 
@@ -74,19 +86,31 @@ impl Segment {
 /// Something else than an Ethernet header, or nothing, is before the network header.
 pub const UNKNOWN_LINK: u32 = u32::MAX;
 
+const ETHERNET: u32 = 14;
+
 /// Bytes before the network header: those of an Ethernet header, or none (netkit, tun), or [`UNKNOWN_LINK`].
-#[inline(never)]
+#[inline(always)]
 pub fn link_len(ctx: &TcContext) -> u32 {
-    const ETHERNET: u32 = 14;
     let Some(network) = load::<[u64; 2]>(ctx, 0) else { return UNKNOWN_LINK };
-    let at = |offset: u32| ctx.load::<[u64; 2]>(offset as usize).is_ok_and(|found| found == network);
-    if at(ETHERNET) {
+    if starts_at(ctx, ETHERNET, network) {
         ETHERNET
-    } else if at(0) {
+    } else if starts_at(ctx, 0, network) {
         0
     } else {
         UNKNOWN_LINK
     }
+}
+
+/// The packet has these bytes there.
+#[inline(always)]
+fn starts_at(ctx: &TcContext, offset: u32, bytes: [u64; 2]) -> bool {
+    let at = ctx.data() + offset as usize;
+    if at + 16 > ctx.data_end() {
+        return false;
+    }
+    let at = at as *const u8;
+    // SAFETY: so many bytes are there.
+    unsafe { word_at(at) == bytes[0] && word_at(at.add(8)) == bytes[1] }
 }
 
 /// What a packet is.
@@ -100,21 +124,73 @@ pub enum Parsed {
     Unreadable,
 }
 
-/// The first 14 bytes of the TCP header: all that is needed of it.
+/// The IPv4 header without options.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct TcpStart {
+struct Ipv4 {
+    version_and_len: u8,
+    service: u8,
+    total_len: u16,
+    id: u16,
+    fragment: u16,
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    source: [u32; 1],
+    destination: [u32; 1],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ipv6 {
+    version: u32,
+    payload_len: u16,
+    next_header: u8,
+    hops: u8,
+    source: [u32; 4],
+    destination: [u32; 4],
+}
+
+/// The TCP header without options.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Tcp {
     source: [u8; 2],
     destination: [u8; 2],
-    seq: [u8; 4],
-    ack: [u8; 4],
+    seq: u32,
+    ack: u32,
     data_offset: u8,
     flags: u8,
+    window: u16,
+    checksum: u16,
+    urgent: u16,
+}
+
+/// The two headers, when nothing is between them: one load instead of two.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Both<Ip> {
+    ip: Ip,
+    tcp: Tcp,
+}
+
+/// Parses the packet; shows the segment to `then` if it is one.
+#[inline(always)]
+pub fn parsed(ctx: &TcContext, then: impl FnOnce(&Segment) -> i32) -> Result<i32, Parsed> {
+    // Not filled with zeros, which a loop would do byte by byte.
+    let mut segment = MaybeUninit::uninit();
+    match parse(ctx, segment.as_mut_ptr()) {
+        // SAFETY: then it is written.
+        Parsed::Segment => Ok(then(unsafe { segment.assume_init_ref() })),
+        other => Err(other),
+    }
 }
 
 /// Puts what it finds into `segment`: functions that return more than a number can't be called, only inlined.
 #[inline(never)]
-pub fn parse(ctx: &TcContext, segment: &mut Segment) -> Parsed {
+fn parse(ctx: &TcContext, segment: *mut Segment) -> Parsed {
+    // SAFETY: valid, and only written to before it is read.
+    let segment = unsafe { &mut *segment };
     // A VLAN tag means that the packet belongs to a VLAN device, which has a program of its own and sees it
     // untagged. (In-band tags were moved out of the packet before TC ingress runs.)
     // SAFETY: `skb` is the context the kernel called us with.
@@ -123,43 +199,75 @@ pub fn parse(ctx: &TcContext, segment: &mut Segment) -> Parsed {
     if vlan != 0 {
         return Parsed::Other;
     }
-    // SAFETY: as above.
-    match u32::from(u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16)) {
+    match network_protocol(ctx) {
         ETH_P_IP => parse_v4(ctx, segment),
         ETH_P_IPV6 => parse_v6(ctx, segment),
         _ => Parsed::Other,
     }
 }
 
+/// An EtherType (`ETH_P_…` of linux/if_ether.h).
+#[inline(always)]
+pub fn network_protocol(ctx: &TcContext) -> u32 {
+    // SAFETY: `skb` is the context the kernel called us with.
+    u32::from(u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16))
+}
+
 #[inline(always)]
 fn parse_v4(ctx: &TcContext, segment: &mut Segment) -> Parsed {
-    let Some(ip) = load::<Ipv4Hdr>(ctx, 0) else { return Parsed::Other };
-    if ip.proto != IPPROTO_TCP {
+    const NO_OPTIONS: u8 = 0x45;
+    if let Some(Both { ip, tcp }) = load::<Both<Ipv4>>(ctx, 0)
+        && ip.version_and_len == NO_OPTIONS
+        && ip.protocol == IPPROTO_TCP
+        && !is_fragment(&ip)
+    {
+        set_v4(segment, &ip);
+        set_tcp(segment, &tcp, core::mem::size_of::<Ipv4>() as u32);
+        return Parsed::Segment;
+    }
+    let Some(ip) = load::<Ipv4>(ctx, 0) else { return Parsed::Other };
+    if ip.protocol != IPPROTO_TCP {
         return Parsed::Other;
     }
-    // More-fragments flag or a fragment offset: the kernel reassembles later than this hook.
-    let fragment = u16::from_be_bytes(ip.frags);
-    if fragment & 0x3fff != 0 {
+    if is_fragment(&ip) {
         return Parsed::Unreadable;
     }
-    let header_len = u32::from(ip.vihl & 0x0f) * 4;
+    set_v4(segment, &ip);
+    parse_tcp(ctx, segment, u32::from(ip.version_and_len & 0x0f) * 4)
+}
+
+/// More-fragments flag or a fragment offset: the kernel reassembles later than this hook.
+#[inline(always)]
+fn is_fragment(ip: &Ipv4) -> bool {
+    u16::from_be(ip.fragment) & 0x3fff != 0
+}
+
+#[inline(always)]
+fn set_v4(segment: &mut Segment, ip: &Ipv4) {
+    let mapped = |address: [u32; 1]| bytes([0, 0, 0xffff_u32.to_be(), address[0]]);
     segment.is_v6 = false;
-    segment.source = v4_mapped(ip.src_addr);
-    segment.destination = v4_mapped(ip.dst_addr);
-    parse_tcp(ctx, segment, header_len)
+    segment.source = mapped(ip.source);
+    segment.destination = mapped(ip.destination);
+    segment.total_len = u32::from(u16::from_be(ip.total_len));
 }
 
 #[inline(always)]
 fn parse_v6(ctx: &TcContext, segment: &mut Segment) -> Parsed {
-    let Some(ip) = load::<Ipv6Hdr>(ctx, 0) else { return Parsed::Other };
-    let mut next = ip.next_hdr;
-    let mut offset = core::mem::size_of::<Ipv6Hdr>() as u32;
+    const HEADER: u32 = core::mem::size_of::<Ipv6>() as u32;
+    if let Some(Both { ip, tcp }) = load::<Both<Ipv6>>(ctx, 0)
+        && ip.next_header == IPPROTO_TCP
+    {
+        set_v6(segment, &ip);
+        set_tcp(segment, &tcp, HEADER);
+        return Parsed::Segment;
+    }
+    let Some(ip) = load::<Ipv6>(ctx, 0) else { return Parsed::Other };
+    let mut next = ip.next_header;
+    let mut offset = HEADER;
     for _ in 0..MAX_EXTENSIONS {
         match next {
             IPPROTO_TCP => {
-                segment.is_v6 = true;
-                segment.source = ip.src_addr;
-                segment.destination = ip.dst_addr;
+                set_v6(segment, &ip);
                 return parse_tcp(ctx, segment, offset);
             }
             IPPROTO_HOP_BY_HOP | IPPROTO_ROUTING | IPPROTO_DESTINATION => {
@@ -175,16 +283,37 @@ fn parse_v6(ctx: &TcContext, segment: &mut Segment) -> Parsed {
 }
 
 #[inline(always)]
+fn set_v6(segment: &mut Segment, ip: &Ipv6) {
+    let payload_len = u32::from(u16::from_be(ip.payload_len));
+    segment.is_v6 = true;
+    segment.source = bytes(ip.source);
+    segment.destination = bytes(ip.destination);
+    segment.total_len = if payload_len == 0 { 0 } else { payload_len + core::mem::size_of::<Ipv6>() as u32 };
+}
+
+#[inline(always)]
 fn parse_tcp(ctx: &TcContext, segment: &mut Segment, offset: u32) -> Parsed {
-    let Some(tcp) = load::<TcpStart>(ctx, offset) else { return Parsed::Unreadable };
+    let Some(tcp) = load::<Tcp>(ctx, offset) else { return Parsed::Unreadable };
+    set_tcp(segment, &tcp, offset);
+    Parsed::Segment
+}
+
+#[inline(always)]
+fn set_tcp(segment: &mut Segment, tcp: &Tcp, offset: u32) {
     segment.source_port = tcp.source;
     segment.destination_port = tcp.destination;
-    segment.seq = u32::from_be_bytes(tcp.seq);
-    segment.ack = u32::from_be_bytes(tcp.ack);
+    segment.seq = u32::from_be(tcp.seq);
+    segment.ack = u32::from_be(tcp.ack);
     segment.flags = tcp.flags;
     segment.tcp_offset = offset;
     segment.tcp_header_len = u32::from(tcp.data_offset >> 4) * 4;
-    Parsed::Segment
+    segment.padding = [0; 6];
+}
+
+#[inline(always)]
+fn bytes(address: [u32; 4]) -> AddressBytes {
+    // SAFETY: same size, and every bit pattern is a valid array of bytes.
+    unsafe { core::mem::transmute(address) }
 }
 
 /// Copies a `T` at `offset` from the network header out of the headers of the packet. (Payloads may be in pages, where only

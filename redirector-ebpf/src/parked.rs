@@ -77,7 +77,8 @@ pub fn ingress(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Verdict {
             return Verdict::Next;
         }
     }
-    rewrite_port(ctx, segment, DESTINATION_PORT, tuple.app_port, agent_port);
+    let tcp = segment.tcp_offset;
+    replace_port(ctx, tcp + CHECKSUM, tcp + DESTINATION_PORT, tuple.app_port, agent_port);
     Verdict::Pass
 }
 
@@ -89,7 +90,8 @@ pub fn egress(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Option<i32> 
         let parked = Tuple { app_port: service_port, ..*tuple };
         // SAFETY: as above.
         if unsafe { FLOWS.get(&parked) }.is_some_and(|flow| flow.agent_port == tuple.app_port) {
-            rewrite_port(ctx, segment, SOURCE_PORT, tuple.app_port, service_port);
+            let tcp = segment.tcp_offset;
+            replace_port(ctx, tcp + CHECKSUM, tcp + SOURCE_PORT, tuple.app_port, service_port);
         }
         return Some(TC_ACT_UNSPEC);
     }
@@ -101,18 +103,26 @@ pub fn egress(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Option<i32> 
     Some(answer::turn_around(ctx, segment))
 }
 
+/// Where the agent's socket is, if the connection is parked.
+#[inline(always)]
+pub fn agent_port(tuple: &Tuple) -> Option<u16> {
+    // SAFETY: the value is copied at once.
+    let flow = unsafe { FLOWS.get(tuple) }.copied()?;
+    (flow.state == Flow::PARKED).then_some(flow.agent_port)
+}
+
+/// Both offsets are from the network header: of a checksum that covers the port, and of the port.
 #[inline(never)]
-fn rewrite_port(ctx: &TcContext, segment: &Segment, at: u32, from: u16, to: u16) {
+pub fn replace_port(ctx: &TcContext, checksum: u32, port: u32, from: u16, to: u16) {
     let link = packet::link_len(ctx);
     if link == packet::UNKNOWN_LINK {
         return;
     }
-    let offset = link + segment.tcp_offset;
+    let (from, to) = (from.to_be(), to.to_be());
     let skb = ctx.as_ptr().cast();
     // SAFETY: the pointers are valid for the lengths given with them.
     unsafe {
-        bpf_l4_csum_replace(skb, offset + CHECKSUM, u64::from(from.to_be()), u64::from(to.to_be()), 2);
-        let to = to.to_be();
-        bpf_skb_store_bytes(skb, offset + at, (&raw const to).cast(), 2, 0);
+        bpf_l4_csum_replace(skb, link + checksum, u64::from(from), u64::from(to), 2);
+        bpf_skb_store_bytes(skb, link + port, (&raw const to).cast(), 2, 0);
     }
 }

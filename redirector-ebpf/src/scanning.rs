@@ -37,6 +37,8 @@ pub struct Work {
     pub head_requests: u64,
     /// Heads that ended in this packet.
     pub heads: u32,
+    /// Where the last of them ended, counted as `at` is.
+    pub head_end: u32,
     /// Was the first of them interesting? How many were?
     pub first_interesting: u32,
     pub interesting: u32,
@@ -49,82 +51,164 @@ pub struct Work {
     block: Block,
 }
 
-/// Names, values, or bytes that are read before the callback is called again.
-const TURNS: u32 = 16;
+/// Parts of messages that are read before the callback is called again, and lines in each of them.
+const TURNS: u32 = 8;
+const LINES: u32 = 8;
 
 #[inline(always)]
 pub fn work() -> Option<*mut Work> {
     WORK.get_ptr_mut(0)
 }
 
+/// Assigns by words: the compiler makes a loop over bytes of what it can't tell apart.
+#[inline(always)]
+pub fn copy<T: Copy>(from: &T, to: &mut T) {
+    // SAFETY: both are valid, and apart.
+    unsafe { core::ptr::copy_nonoverlapping(from, to, 1) };
+}
+
 /// Reads requests up to `work.end`; false: there is more in them than may be read in a packet.
 #[inline(always)]
 pub fn read_requests(ctx: &TcContext, work: *mut Work) -> bool {
-    run(ctx, work, request_step as *const ())
+    run(ctx, work, request_step)
 }
 
 /// The same with responses.
 #[inline(always)]
 pub fn read_responses(ctx: &TcContext, work: *mut Work) -> bool {
-    run(ctx, work, response_step as *const ())
+    run(ctx, work, response_step)
 }
 
+/// Most payloads are read by that many calls of a step, which are cheaper than `bpf_loop`.
+const FIRST_STEPS: u32 = 2;
+
+type Step = unsafe extern "C" fn(u32, *mut c_void) -> i64;
+
 #[inline(always)]
-fn run(ctx: &TcContext, work: *mut Work, step: *const ()) -> bool {
+fn run(ctx: &TcContext, work: *mut Work, step: Step) -> bool {
     let mut packet = ctx.as_ptr();
+    let packet = (&raw mut packet).cast();
     // SAFETY: this processor's alone while the program runs.
     unsafe { ((*work).block_at, (*work).block_end) = (0, 0) };
-    // SAFETY: the callbacks take what is given; `work` is the map's.
-    unsafe {
-        bpf_loop(MAX_STEPS, step.cast_mut().cast(), (&raw mut packet).cast(), 0);
-        (*work).at >= (*work).end && (*work).block_at >= (*work).block_end
+    // SAFETY: as above.
+    let is_done = || unsafe { (*work).at >= (*work).end && (*work).block_at >= (*work).block_end };
+    for _ in 0..FIRST_STEPS {
+        // SAFETY: the callbacks take what is given.
+        if unsafe { step(0, packet) } != 0 || is_done() {
+            return is_done();
+        }
     }
+    // SAFETY: as above.
+    unsafe { bpf_loop(MAX_STEPS, (step as *const ()).cast_mut().cast(), packet, 0) };
+    is_done()
 }
 
 /// 0: go on.
+#[inline(never)]
 unsafe extern "C" fn request_step(_: u32, packet: *mut c_void) -> i64 {
     let Some(work) = work() else { return 1 };
     // SAFETY: the map value is this processor's alone while the program runs.
     let work = unsafe { &mut *work };
-    if work.block_at < work.block_end {
-        for _ in 0..TURNS {
-            redirector_read_request();
-            if work.block_at >= work.block_end {
-                break;
-            }
+    if work.block_at >= work.block_end {
+        let skipped = work.request.skippable();
+        if skipped > 0 && skip(&mut work.at, work.end, skipped, |bytes| work.request.skip(bytes)) {
+            return 0;
         }
-        return 0;
+        // SAFETY: the context is the packet.
+        if unsafe { load_block(packet, work) } != 0 {
+            return 1;
+        }
     }
-    let skipped = work.request.skippable();
-    if skipped > 0 && skip(&mut work.at, work.end, skipped, |bytes| work.request.skip(bytes)) {
-        return 0;
+    for _ in 0..TURNS {
+        if work.request.is_at_line() {
+            redirector_read_request_lines();
+        }
+        if work.block_at >= work.block_end {
+            break;
+        }
+        redirector_read_request();
+        if work.block_at >= work.block_end {
+            break;
+        }
     }
-    // SAFETY: the context of `bpf_loop` is the packet.
-    unsafe { load_block(packet, work) }
+    0
 }
 
+#[inline(never)]
 unsafe extern "C" fn response_step(_: u32, packet: *mut c_void) -> i64 {
     let Some(work) = work() else { return 1 };
     // SAFETY: as above.
     let work = unsafe { &mut *work };
-    if work.block_at < work.block_end {
-        for _ in 0..TURNS {
-            redirector_read_response();
-            if work.block_at >= work.block_end {
-                break;
-            }
+    if work.block_at >= work.block_end {
+        let skipped = work.response.skippable();
+        if skipped > 0 && skip(&mut work.at, work.end, skipped, |bytes| work.response.skip(bytes)) {
+            return 0;
         }
-        return 0;
+        // SAFETY: as above.
+        if unsafe { load_block(packet, work) } != 0 {
+            return 1;
+        }
     }
-    let skipped = work.response.skippable();
-    if skipped > 0 && skip(&mut work.at, work.end, skipped, |bytes| work.response.skip(bytes)) {
-        return 0;
+    for _ in 0..TURNS {
+        if work.response.is_at_line() {
+            redirector_read_response_lines();
+        }
+        if work.block_at >= work.block_end {
+            break;
+        }
+        redirector_read_response();
+        if work.block_at >= work.block_end {
+            break;
+        }
     }
-    // SAFETY: as above.
-    unsafe { load_block(packet, work) }
+    0
 }
 
-/// Exported, so that the verifier looks at it once, by itself (a global function), and not on every path to it.
+/// Reads header lines as long as they are simple. Exported, so that the verifier looks at it once, by itself (a global
+/// function), and not on every path to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn redirector_read_request_lines() -> u32 {
+    let Some(work) = work() else { return 0 };
+    // SAFETY: as above.
+    let work = unsafe { &mut *work };
+    let needles = MapNeedles { port: work.port as u16, names: work.names };
+    for _ in 0..LINES {
+        let (at, end) = rest_of_block(work);
+        if at >= end {
+            break;
+        }
+        let next = work.request.read_line(&work.block, at, end, &needles);
+        work.block_at = next;
+        if next == at || !work.request.is_at_line() {
+            break;
+        }
+    }
+    0
+}
+
+/// As above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn redirector_read_response_lines() -> u32 {
+    let Some(work) = work() else { return 0 };
+    // SAFETY: as above.
+    let work = unsafe { &mut *work };
+    for _ in 0..LINES {
+        let (at, end) = rest_of_block(work);
+        if at >= end {
+            break;
+        }
+        let next = work.response.read_line(&work.block, at, end);
+        work.block_at = next;
+        if next == at || !work.response.is_at_line() {
+            break;
+        }
+    }
+    0
+}
+
+/// As above.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn redirector_read_request() -> u32 {
@@ -140,6 +224,7 @@ pub extern "C" fn redirector_read_request() -> u32 {
             work.first_interesting = interesting;
         }
         work.heads += 1;
+        work.head_end = work.at.wrapping_sub(work.block_end.wrapping_sub(next));
         work.interesting += interesting;
         let bit = 1 << (work.requests & 63);
         if work.request.is_head_request() {
@@ -179,6 +264,13 @@ fn skip(at: &mut u32, end: u32, skippable: u32, skip: impl FnOnce(u32)) -> bool 
     skip(bytes);
     *at += bytes;
     true
+}
+
+/// Out of memory, so that the verifier knows nothing of them, and does not follow each way that led here.
+#[inline(always)]
+fn rest_of_block(work: &Work) -> (u32, u32) {
+    // SAFETY: they are initialised.
+    unsafe { ((&raw const work.block_at).read_volatile(), (&raw const work.block_end).read_volatile()) }
 }
 
 /// 0: there is more to read.
@@ -234,6 +326,6 @@ impl Needles for MapNeedles {
 
     #[inline(always)]
     fn member(&self, key: u32) -> bool {
-        self.has(Needle::MEMBER, key)
+        self.names & name_bit(key) != 0 && self.has(Needle::MEMBER, key)
     }
 }

@@ -17,6 +17,8 @@ use crate::packet::Segment;
 pub const TCP_ESTABLISHED: u32 = 1;
 pub const TCP_TIME_WAIT: u32 = 6;
 pub const TCP_LISTEN: u32 = 10;
+/// A request: the handshake is not over.
+pub const TCP_NEW_SYN_RECV: u32 = 12;
 
 /// Its state; `None`: there is none.
 #[inline(always)]

@@ -13,6 +13,10 @@
 //!
 //! Errors are [`Problem`] with a fitting HTTP status.
 
+mod unseen;
+
+pub use unseen::{Unseen, UnseenConnection, UnseenConnections};
+
 use crate::{
     context::{Condition, Matcher},
     protocol::Protocol,
@@ -39,11 +43,11 @@ pub enum WhenAway {
 #[serde(rename_all = "lowercase")]
 pub enum Datapath {
     /// New connections pass through the agent; those that existed before stay with the app.
-    #[default]
     Proxy,
     /// Connections stay with the app, new ones and old ones; one changes to the agent when a request on it may match.
     Inspect,
-    /// New connections as with `proxy`, those that existed before as with `inspect`, where that is possible.
+    /// As `inspect` where that sees all requests; elsewhere new connections pass through the agent.
+    #[default]
     Auto,
 }
 
@@ -178,6 +182,9 @@ pub struct CreateIntercept {
     pub when_away: WhenAway,
     #[serde(default)]
     pub datapath: Datapath,
+    /// End the connections that exist already and whose requests can't be seen: their clients make new ones.
+    #[serde(default)]
+    pub close_existing: bool,
     /// Who asks, for people: `user@host`.
     pub owner: String,
     /// Names the process that asks, at random.
@@ -221,6 +228,9 @@ pub struct Created {
     pub intercept: InterceptInfo,
     /// What may keep the intercept from working.
     pub warnings: Vec<String>,
+    /// How many connections were closed, if that was asked for.
+    #[serde(default)]
+    pub closed: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -230,7 +240,7 @@ pub struct InterceptInfo {
     pub port: u16,
     pub matcher: Matcher,
     pub when_away: WhenAway,
-    /// What it has, which may be less than what `auto` hoped for.
+    /// What becomes of new connections now: [`Datapath::Proxy`] or [`Datapath::Inspect`].
     #[serde(default)]
     pub datapath: Datapath,
     /// Why.
@@ -411,6 +421,9 @@ pub struct TargetStatus {
     /// started.
     pub packets: BTreeMap<String, u64>,
     pub ports: BTreeMap<u16, PortCounts>,
+    /// Connections that the app has now, and whose requests are not seen. Without a port: they could not be listed.
+    #[serde(default)]
+    pub unseen: BTreeMap<u16, UnseenConnections>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

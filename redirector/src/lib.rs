@@ -28,6 +28,8 @@ pub mod park;
 pub mod protocol;
 #[cfg(target_os = "linux")]
 pub mod redirect_rules;
+#[cfg(target_os = "linux")]
+mod sock_diag;
 mod stop_signal;
 pub mod target;
 pub mod tunnel;

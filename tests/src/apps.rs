@@ -21,9 +21,13 @@ use crate::{
 
 mod grpc;
 mod http2;
+mod pool;
+mod software;
 
 pub use grpc::grpc_client;
 pub use http2::{Http2Answers, http2_client, http2_raw};
+pub use pool::PoolClient;
+pub use software::Software;
 
 const ECHO: &str = include_str!("apps/echo.py");
 const TLS_ENDS: &str = include_str!("apps/tls_ends.py");
@@ -272,6 +276,12 @@ impl Nginx {
     #[must_use]
     pub fn start(lab: &Lab, host: &Host, ports: &[u16]) -> Self {
         Self::start_with(lab, host, ports, "", &[""])
+    }
+
+    /// The same, with parameters of its `listen` directives.
+    #[must_use]
+    pub fn listening(lab: &Lab, host: &Host, ports: &[u16], parameters: &str) -> Self {
+        Self::start_with(lab, host, ports, parameters, &[""])
     }
 
     /// The same with TLS; see [`Nginx::certificate`].

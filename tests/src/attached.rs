@@ -153,13 +153,13 @@ fn query(target: u32, attach_type: u32) -> io::Result<u32> {
     Ok(query.prog_cnt)
 }
 
-fn file<A>(command: c_long, attributes: &mut A) -> io::Result<OwnedFd> {
+pub(crate) fn file<A>(command: c_long, attributes: &mut A) -> io::Result<OwnedFd> {
     let fd = bpf(command, attributes)?;
     // SAFETY: the command succeeded, so it returned a new file descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn bpf<A>(command: c_long, attributes: &mut A) -> io::Result<i32> {
+pub(crate) fn bpf<A>(command: c_long, attributes: &mut A) -> io::Result<i32> {
     // SAFETY: `attributes` is a `repr(C)` prefix of `union bpf_attr` with its size; pointers in it outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<A>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }

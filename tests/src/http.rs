@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    os::fd::AsRawFd,
 };
 
 use serde_json::Value;
@@ -63,6 +64,17 @@ impl Connection {
         socket.bind(&from.into())?;
         socket.connect_timeout(&to.into(), DEADLINE)?;
         Self::over(socket.into())
+    }
+
+    /// With what it says first in the segment that ends the handshake, if `TCP_DEFER_ACCEPT` at the client does what it does
+    /// on Linux: the bare acknowledgement is left out.
+    pub fn open_with_data(to: SocketAddr, data: &[u8]) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        defer(&socket)?;
+        socket.connect_timeout(&to.into(), DEADLINE)?;
+        let mut connection = Self::over(socket.into())?;
+        connection.try_send(data)?;
+        Ok(connection)
     }
 
     fn over(stream: TcpStream) -> io::Result<Self> {
@@ -239,6 +251,18 @@ impl Connection {
         self.buffer.extend_from_slice(&chunk[..length]);
         Ok(length)
     }
+}
+
+/// tcp(7): sets `TCP_DEFER_ACCEPT` for a second.
+fn defer(socket: &Socket) -> io::Result<()> {
+    let seconds: libc::c_int = 1;
+    let length = size_of_val(&seconds) as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel reads one integer.
+    let failed = unsafe {
+        let value = (&raw const seconds).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, value, length)
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {

@@ -12,8 +12,10 @@
 #![allow(clippy::expect_used, reason = "a lab that cannot be built is a failed test")]
 
 mod agent;
+mod agent_map;
 mod apps;
 mod attached;
+mod cable;
 mod curl;
 mod developer;
 mod gateway;
@@ -24,16 +26,20 @@ mod netns;
 mod packages;
 mod process;
 mod server;
+mod shuffler;
 mod tls;
 mod tools;
 mod wait;
+mod wire;
 
 pub use agent::{Agent, AgentOptions, CommandOutput, redirector_binary};
+pub use agent_map::AgentMap;
 pub use apps::{
-    App, Ends, Http2Answers, KeepAliveClient, Nginx, WebSockets, grpc_client, http2_client, http2_raw,
-    tls_ends_client, tls_ends_server, websocket_dialog,
+    App, Ends, Http2Answers, KeepAliveClient, Nginx, PoolClient, Software, WebSockets, grpc_client,
+    http2_client, http2_raw, tls_ends_client, tls_ends_server, websocket_dialog,
 };
 pub use attached::{Direction, PassAll, cgroup_peername_programs, cgroup_root, tcx_programs};
+pub use cable::{CABLE, Cable, LargestPacket};
 pub use curl::{Answer, Curl};
 pub use developer::{Developer, Intercept, Refusal};
 pub use gateway::{Gateway, GatewayOptions};
@@ -44,6 +50,8 @@ pub use netns::Netns;
 pub use packages::{PACKAGES, Package};
 pub use process::Process;
 pub use server::{Peer, Server};
+pub use shuffler::{Odds, Shuffled, Shuffler};
 pub use tls::{Certificate, Kind, s_client};
 pub use tools::h2spec;
 pub use wait::{DEADLINE, eventually, eventually_some};
+pub use wire::{Resets, Wire};

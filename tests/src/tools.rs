@@ -14,6 +14,11 @@ pub fn h2spec() -> PathBuf {
     tool("h2spec/h2spec")
 }
 
+/// The server of `tests/answering`, built with Go.
+pub(crate) fn answering() -> PathBuf {
+    tool("answering/answering")
+}
+
 /// In `$REDIRECTOR_TEST_TOOLS`, or where `cargo xtask test` puts it by default.
 fn tool(path: &str) -> PathBuf {
     let default = || concat!(env!("CARGO_MANIFEST_DIR"), "/../target/test-tools").into();

@@ -12,6 +12,7 @@ mod lint;
 mod process;
 mod reproducible;
 mod run;
+mod soak;
 mod step;
 mod test;
 mod test_tools;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench::BenchOptions, ebpf::Warnings, workspace::Workspace};
+use crate::{bench::BenchOptions, ebpf::Warnings, soak::SoakOptions, workspace::Workspace};
 
 /// Builds, shows, tests, lints and measures redirector.
 ///
@@ -65,6 +66,11 @@ enum Command {
         #[arg(last = true, value_name = "ARGS")]
         arguments: Vec<String>,
     },
+    /// Build and run the large runs: many apps, an agent that dies, a bad wire (as root)
+    ///
+    /// The tests of tests/tests/soak with their full numbers, one after the other, with their
+    /// figures. `test` runs them with small numbers.
+    Soak(SoakOptions),
     /// Build and measure live traffic: direct, through the agent, through nginx and HAProxy (as root)
     Bench(BenchOptions),
     /// Check formatting, clippy, warnings of the eBPF half and, where cargo-deny is there, licences
@@ -101,6 +107,7 @@ fn execute(command: Command, workspace: &Workspace) -> Result<()> {
         }
         Command::Run { arguments } => run::run(workspace, &arguments)?,
         Command::Test { arguments } => test::test(workspace, &arguments)?,
+        Command::Soak(options) => soak::soak(workspace, &options)?,
         Command::Bench(options) => bench::bench(workspace, &options)?,
         Command::Lint => lint::lint(workspace)?,
         Command::Ebpf => println!("{}", ebpf::build(workspace, Warnings::Shown)?.display()),

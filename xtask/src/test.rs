@@ -1,6 +1,6 @@
 //! Runs all tests: unit, property and namespace tests.
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Result, bail};
 use lab::{PACKAGES, Package};
@@ -16,14 +16,7 @@ use crate::{
 /// `cargo test`, only the tests they choose.
 pub fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let start = Instant::now();
-    if !process::is_root() {
-        bail!(
-            "the namespace tests need root: run `sudo -E env \"PATH=$PATH\" cargo xtask test`.\n\
-             Without root, `cargo xtask build && cargo test --lib` runs the others"
-        );
-    }
-    install_packages()?;
-    let tools = test_tools::install(workspace)?;
+    let tools = prepare(workspace)?;
     build::build(workspace)?;
     if arguments.is_empty() {
         reproducible::check(workspace)?;
@@ -40,6 +33,18 @@ pub fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let what = if arguments.is_empty() { "all".into() } else { format!("`{}`", arguments.join(" ")) };
     println!("cargo xtask test: {what} passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Installs what the namespace tests need; gives the directory of what is not from Debian. Errors when this is not root.
+pub fn prepare(workspace: &Workspace) -> Result<PathBuf> {
+    if !process::is_root() {
+        bail!(
+            "the namespace tests need root: run `sudo -E env \"PATH=$PATH\" cargo xtask test`.\n\
+             Without root, `cargo xtask build && cargo test --lib` runs the others"
+        );
+    }
+    install_packages()?;
+    test_tools::install(workspace)
 }
 
 fn install_packages() -> Result<()> {

@@ -31,6 +31,13 @@ pub fn install(workspace: &Workspace) -> Result<PathBuf> {
         &[h2spec.join("go.mod"), h2spec.join("go.sum")],
         |directory| build_h2spec(directory, &h2spec),
     )?;
+    let answering = tests.join("answering");
+    once(
+        "build the Go app",
+        &tools.join("answering"),
+        &[answering.join("go.mod"), answering.join("main.go")],
+        |directory| go_build(directory, "answering", ".", &answering),
+    )?;
     Ok(tools)
 }
 
@@ -67,22 +74,26 @@ fn install_grpc(directory: &Path, tests: &Path) -> Result<()> {
     process::run_quietly(pip.arg("--requirement").arg(tests.join("requirements.txt")))
 }
 
-/// By any Go: that of Debian 12 will do.
 fn build_h2spec(directory: &Path, module: &Path) -> Result<()> {
+    go_build(directory, "h2spec", "github.com/summerwind/h2spec/cmd/h2spec", module)
+}
+
+/// By any Go: that of Debian 12 will do.
+fn go_build(directory: &Path, program: &str, package: &str, module: &Path) -> Result<()> {
     if process::in_path("go").is_none() && apt::is_debian() {
         apt::install(&["golang-go"])?;
     }
     let mut go = Command::new("go");
-    go.args(["build", "-modcacherw", "-o"]).arg(directory.join("h2spec"));
-    go.arg("github.com/summerwind/h2spec/cmd/h2spec").current_dir(module);
+    go.args(["build", "-buildvcs=false", "-modcacherw", "-o"]).arg(directory.join(program));
+    go.arg(package).current_dir(module);
     // Nothing outside of `target`.
     go.env("GOPATH", directory.join("go"))
         .env("GOCACHE", directory.join("cache"))
         .env("GOTOOLCHAIN", "local");
     process::run_quietly(&mut go)?;
     // Only the program is needed from here on.
-    for unneeded in ["go", "cache"] {
-        let unneeded = directory.join(unneeded);
+    let unneeded = ["go", "cache"].map(|unneeded| directory.join(unneeded));
+    for unneeded in unneeded.into_iter().filter(|unneeded| unneeded.exists()) {
         fs::remove_dir_all(&unneeded).with_context(|| format!("cannot remove {}", unneeded.display()))?;
     }
     Ok(())

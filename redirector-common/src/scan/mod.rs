@@ -8,13 +8,18 @@
 //! Written for the verifier: plain integers, no slices, no panics, few branches for a byte.
 
 mod block;
+mod body;
+mod fast;
+mod header;
 mod message;
 mod names;
 mod request;
 mod response;
+mod words;
 
 pub use block::{BLOCK, Block};
 pub use message::{LARGEST_BODY, MAX_HEAD, MAX_HEADERS};
+pub use names::name_hash;
 pub use request::RequestScan;
 pub use response::ResponseScan;
 
@@ -28,7 +33,7 @@ pub const HEAD: Event = 1;
 /// A whole message, body included.
 pub const END: Event = 2;
 
-/// The names that make a request interesting, by their [`fnv1a_32`](crate::fnv1a_32).
+/// The names that make a request interesting, by their [`name_hash`].
 pub trait Needles {
     /// A header of this name, in lower case, makes a request interesting.
     fn header(&self, name: u32) -> bool;
@@ -55,5 +60,17 @@ impl Needles for NoNeedles {
     #[inline(always)]
     fn member(&self, _: u32) -> bool {
         false
+    }
+}
+
+/// The flags of a message with the version that these eight bytes are; `None`: they are none.
+#[inline(always)]
+fn version(word: u64) -> Option<u16> {
+    if word == u64::from_le_bytes(*b"HTTP/1.1") {
+        Some(0)
+    } else if word == u64::from_le_bytes(*b"HTTP/1.0") {
+        Some(message::HTTP_1_0)
+    } else {
+        None
     }
 }

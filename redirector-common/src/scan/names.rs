@@ -1,39 +1,114 @@
-//! The header names and bytes that decide on framing.
+//! Names of headers and keys of members: how they are told apart.
 
-/// Bytes of a name that are kept to recognise it; the longest one that matters has 17.
-pub const KEPT: usize = 24;
+use super::words;
 
-/// Is the name (in lower case) of so many bytes `upgrade`?
-#[inline(always)]
-pub fn is_upgrade(name: &[u8; KEPT], len: u16) -> bool {
-    len == 7 && word(name, 0) & 0x00ff_ffff_ffff_ffff == literal(b"upgrade\0")
+/// Bytes of a name that are kept.
+const KEPT: u32 = 32;
+
+/// The odd number next to 2^64 divided by the golden ratio, and the same with 32 bits: spreads what is multiplied.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+const SPREAD_LENGTH: u32 = 0x9e37_79b1;
+
+/// What a name or key is looked for by: a hash of its first 32 bytes and its length. Header names must be in lower case.
+pub const fn name_hash(name: &[u8]) -> u32 {
+    let mut kept = Name { words: [0; 4] };
+    let mut at = 0;
+    while at < name.len() {
+        kept.push(at as u32, name[at]);
+        at += 1;
+    }
+    kept.hash(name.len() as u32)
 }
 
-#[inline(always)]
-pub fn is_content_length(name: &[u8; KEPT], len: u16) -> bool {
-    len == 14
-        && word(name, 0) == literal(b"content-")
-        && word(name, 8) & 0x0000_ffff_ffff_ffff == literal(b"length\0\0")
+/// A name that is read a byte at a time.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Name {
+    words: [u64; 4],
 }
 
-#[inline(always)]
-pub fn is_transfer_encoding(name: &[u8; KEPT], len: u16) -> bool {
-    len == 17
-        && word(name, 0) == literal(b"transfer")
-        && word(name, 8) == literal(b"-encodin")
-        && name[16] == b'g'
+impl Name {
+    #[inline(always)]
+    pub const fn push(&mut self, at: u32, byte: u8) {
+        if at < KEPT {
+            self.words[(at >> 3) as usize & 3] |= (byte as u64) << ((at & 7) * 8);
+        }
+    }
+
+    #[inline(always)]
+    pub const fn hash(&self, len: u32) -> u32 {
+        let mut hash = NameHash::new();
+        let mut index = 0;
+        while index < 4 && index * 8 <= len {
+            hash.add(self.words[index as usize]);
+            index += 1;
+        }
+        hash.finish(len)
+    }
+
+    /// Is the name of so many bytes this one, of at most 24 bytes?
+    #[inline(always)]
+    pub fn is(&self, len: u32, name: &Known) -> bool {
+        len == name.len
+            && self.words[0] == name.words[0]
+            && self.words[1] == name.words[1]
+            && self.words[2] == name.words[2]
+    }
 }
 
-/// The method, as it is.
-#[inline(always)]
-pub fn is_head(name: &[u8; KEPT], len: u16) -> bool {
-    len == 4 && word(name, 0) & 0xffff_ffff == literal(b"HEAD\0\0\0\0")
+/// The same of a name that is read by words: each of its first four, and the empty or partial one at its end.
+#[derive(Clone, Copy)]
+pub struct NameHash(u64);
+
+impl NameHash {
+    #[inline(always)]
+    pub const fn new() -> Self {
+        Self(0)
+    }
+
+    #[inline(always)]
+    pub const fn add(&mut self, word: u64) {
+        let hash = (self.0 ^ word).wrapping_mul(SPREAD);
+        self.0 = hash ^ (hash >> 32);
+    }
+
+    #[inline(always)]
+    pub const fn finish(self, len: u32) -> u32 {
+        (self.0 >> 32) as u32 ^ len.wrapping_mul(SPREAD_LENGTH)
+    }
 }
 
-/// The method, as it is.
+/// A name or method that decides on framing.
+pub struct Known {
+    pub words: [u64; 3],
+    pub len: u32,
+}
+
+impl Known {
+    const fn new(text: &str) -> Self {
+        let mut name = Name { words: [0; 4] };
+        let mut at = 0;
+        while at < text.len() {
+            name.push(at as u32, text.as_bytes()[at]);
+            at += 1;
+        }
+        Self { words: [name.words[0], name.words[1], name.words[2]], len: text.len() as u32 }
+    }
+}
+
+pub const CONTENT_LENGTH: Known = Known::new("content-length");
+pub const TRANSFER_ENCODING: Known = Known::new("transfer-encoding");
+pub const UPGRADE: Known = Known::new("upgrade");
+pub const CONNECT: Known = Known::new("CONNECT");
+pub const HEAD: Known = Known::new("HEAD");
+
+/// The bits of the lengths that these three headers have.
+const LENGTHS: u32 = 1 << CONTENT_LENGTH.len | 1 << TRANSFER_ENCODING.len | 1 << UPGRADE.len;
+
+/// A header's name of so many bytes, less than 32, is as long as one that decides on framing.
 #[inline(always)]
-pub fn is_connect(name: &[u8; KEPT], len: u16) -> bool {
-    len == 7 && word(name, 0) & 0x00ff_ffff_ffff_ffff == literal(b"CONNECT\0")
+pub fn may_frame(len: u32) -> bool {
+    LENGTHS >> (len & 31) & 1 != 0
 }
 
 /// `tchar` of RFC 9110 §5.6.2.
@@ -43,6 +118,12 @@ pub fn is_token_byte(byte: u8) -> bool {
     const HIGH: u64 = token_bits(64);
     let bits = if byte & 0x40 == 0 { LOW } else { HIGH };
     byte < 0x80 && (bits >> (byte & 0x3f)) & 1 == 1
+}
+
+/// The bytes of a word that are surely of a token: not all of them.
+#[inline(always)]
+pub fn plain_bytes(word: u64, letters: u64) -> u64 {
+    letters | words::digits_and_dashes(word)
 }
 
 /// A byte of a field value (RFC 9110 §5.5).
@@ -85,23 +166,4 @@ const fn token_bits(from: u8) -> u64 {
         bit += 1;
     }
     bits
-}
-
-/// `at` is constant and at most 16.
-#[inline(always)]
-fn word(name: &[u8; KEPT], at: usize) -> u64 {
-    u64::from_le_bytes([
-        name[at],
-        name[at + 1],
-        name[at + 2],
-        name[at + 3],
-        name[at + 4],
-        name[at + 5],
-        name[at + 6],
-        name[at + 7],
-    ])
-}
-
-const fn literal(text: &[u8; 8]) -> u64 {
-    u64::from_le_bytes(*text)
 }

@@ -1,11 +1,11 @@
 //! The requests of a connection.
 
 use super::message::{
-    Body, EMPTY_LINE_LF, HTTP_1_0, INTERESTING, IS_HEAD, LINE_START, METHOD, Message, NAME, RAW, START,
-    START_LINE_LF, TARGET, TARGET_START, UPGRADE, VALUE, VERSION, line_feed,
+    Body, CHUNKED, EMPTY_LINE_LF, HTTP_1_0, INTERESTING, IS_HEAD, KEY_START, LINE_START, MEMBER, METHOD,
+    Message, RAW, START, START_LINE_LF, TARGET, TARGET_START, UPGRADE, VALUE, VERSION, line_feed,
 };
-use super::names::{is_connect, is_head, is_token_byte};
-use super::{BLOCK, Block, Event, NONE, Needles};
+use super::names::{self, is_token_byte};
+use super::{Block, Event, NONE, Needles, version, words};
 
 /// Longest method that is taken for one.
 const MAX_METHOD: u16 = 32;
@@ -25,9 +25,16 @@ impl RequestScan {
     #[inline(always)]
     pub fn read(&mut self, block: &Block, at: u32, end: u32, needles: &impl Needles) -> (u32, Event) {
         let next = match self.0.state {
+            LINE_START => {
+                if block.is_line_end(at, end) {
+                    self.0.count(2);
+                    return (at + 2, if self.is_raw() { NONE } else { self.end_head() });
+                }
+                self.0.read_line(block, at, end, needles)
+            }
+            START => self.read_start_line(block, at, end),
+            KEY_START | MEMBER => self.0.read_members(block, at, end, needles),
             VALUE => self.0.read_value(block, at, end),
-            LINE_START | NAME => self.0.read_name(block, at, end, needles),
-            START | METHOD => self.read_method(block, at, end),
             TARGET => self.read_target(block, at, end),
             _ => self.0.read_body(at, end),
         };
@@ -37,57 +44,64 @@ impl RequestScan {
         (at + 1, self.push(block.byte(at), needles))
     }
 
-    /// Reads a method and the space behind it, if both are there, and the target.
+    /// Where a header line begins: reads it, and says where it got to. To `at` if that is for [`Self::read`].
     #[inline(always)]
-    fn read_method(&mut self, block: &Block, at: u32, end: u32) -> u32 {
-        const LONGEST: u32 = 8;
-        let message = &mut self.0;
-        if message.state != START || at + LONGEST + 2 > end {
-            return at;
-        }
-        let word = block.word_at(at);
-        let len = if word & 0xffff_ffff == u64::from_le_bytes(*b"GET \0\0\0\0") {
-            3
+    pub fn read_line(&mut self, block: &Block, at: u32, end: u32, needles: &impl Needles) -> u32 {
+        if !self.is_at_line() { at } else { self.0.read_line(block, at, end, needles) }
+    }
+
+    /// A header line, or the end of the head, begins with the next byte.
+    #[inline(always)]
+    pub fn is_at_line(&self) -> bool {
+        self.0.state == LINE_START
+    }
+
+    /// Reads a request line whose method is one of the most common ones.
+    #[inline(always)]
+    fn read_start_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        let word = block.word(at);
+        let method = if word as u32 == u32::from_le_bytes(*b"GET ") {
+            4
         } else if word & 0xff_ffff_ffff == u64::from_le_bytes(*b"POST \0\0\0") {
+            5
+        } else if word as u32 == u32::from_le_bytes(*b"PUT ") {
             4
         } else {
             // All others byte by byte.
             return at;
         };
-        let next = at + len + 1;
-        if !matches!(block.byte(next), b'!'..=b'~') {
+        let target = at + method;
+        if target >= end || !matches!(block.byte(target), b'!'..=b'~') {
             return at;
         }
-        message.flags = 0;
-        message.state = TARGET;
-        message.count_many(next - at);
-        self.read_target(block, next, end)
+        self.0.flags = 0;
+        self.0.state = TARGET;
+        self.0.count(method);
+        self.read_target(block, target, end)
     }
 
-    /// Reads a request target, and a version if the whole line is there.
+    /// Reads a request target, and the rest of the line if all of it is there.
     #[inline(always)]
     fn read_target(&mut self, block: &Block, at: u32, end: u32) -> u32 {
-        /// ` HTTP/1.1\r\n`
-        const REST: u32 = 11;
-        let message = &mut self.0;
-        let mut next = block.find(at, end, b'!', true);
-        let whole = next + REST <= end && next + REST + 8 <= BLOCK as u32 && block.byte(next) == b' ';
-        if whole
-            && block.byte(next + 9) == b'\r'
-            && block.byte(next + 10) == b'\n'
-            && message.is_version(block, next + 1)
+        /// ` HTTP/1.1`
+        const VERSION_LEN: u32 = 9;
+        let mut next = self.0.find(block, at, end, words::not_visible);
+        if block.is_line_end(next + VERSION_LEN, end)
+            && block.byte(next) == b' '
+            && let Some(version) = version(block.word(next + 1))
         {
-            next += REST;
-            message.begin_lines();
+            self.0.flags |= version;
+            next += VERSION_LEN + 2;
+            self.0.begin_lines();
         }
-        message.count_many(next - at);
+        self.0.count(next - at);
         next
     }
 
     /// Judges the next byte.
     #[inline(always)]
     pub fn push(&mut self, byte: u8, needles: &impl Needles) -> Event {
-        self.0.count();
+        self.0.count(1);
         if self.0.state > START_LINE_LF {
             return match self.0.push(byte, needles) {
                 Some(event) => event,
@@ -130,6 +144,12 @@ impl RequestScan {
         self.0.is_raw()
     }
 
+    /// It is raw because what follows may be another protocol.
+    #[inline(always)]
+    pub fn is_switched(&self) -> bool {
+        self.is_raw() && self.0.flags & UPGRADE != 0
+    }
+
     /// See [`ResponseScan::skippable`](super::ResponseScan::skippable).
     #[inline(always)]
     pub fn skippable(&self) -> u32 {
@@ -139,6 +159,18 @@ impl RequestScan {
     #[inline(always)]
     pub fn skip(&mut self, bytes: u32) {
         self.0.skip(bytes);
+    }
+
+    /// The request that is being read, or was read last, is known to have no body or one of a known length.
+    #[inline(always)]
+    pub fn is_counted(&self) -> bool {
+        !self.is_in_head() && self.0.flags & CHUNKED == 0
+    }
+
+    /// Goes past bytes that were not seen. False: nothing is known without them.
+    #[inline(always)]
+    pub fn pass_over(&mut self, bytes: u32) -> bool {
+        self.0.pass_over(bytes)
     }
 
     /// `method SP request-target SP HTTP-version CRLF`, after a few empty lines.
@@ -158,11 +190,14 @@ impl RequestScan {
                 if is_token_byte(byte) && message.matched < MAX_METHOD {
                     message.keep(byte);
                     METHOD
-                } else if byte != b' ' || is_connect(&message.name, message.matched) {
-                    // What follows CONNECT is not HTTP.
+                } else if byte != b' ' {
+                    RAW
+                } else if message.name.is(u32::from(message.matched), &names::CONNECT) {
+                    // What follows it is not HTTP.
+                    message.flags |= UPGRADE;
                     RAW
                 } else {
-                    if is_head(&message.name, message.matched) {
+                    if message.name.is(u32::from(message.matched), &names::HEAD) {
                         message.flags |= IS_HEAD;
                     }
                     TARGET_START

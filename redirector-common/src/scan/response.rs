@@ -1,11 +1,11 @@
 //! The responses of a connection.
 
 use super::message::{
-    Body, CODE, HTTP_1_0, LINE_START, Message, NAME, RAW, REASON, START, START_LINE_LF, VALUE, VERSION,
+    Body, CODE, HTTP_1_0, LINE_START, Message, RAW, REASON, START, START_LINE_LF, VALUE, VERSION,
     VERSION_END, line_feed,
 };
 use super::names::is_text_byte;
-use super::{Block, Event, NONE, NoNeedles};
+use super::{Block, Event, NONE, NoNeedles, version, words};
 
 /// `HTTP/1.`; a digit follows.
 const VERSION_PREFIX: u64 = u64::from_le_bytes(*b"HTTP/1.\0");
@@ -20,9 +20,15 @@ impl ResponseScan {
     #[inline(always)]
     pub fn read(&mut self, block: &Block, at: u32, end: u32, to_head: bool) -> (u32, Event) {
         let next = match self.0.state {
-            VALUE => self.0.read_value(block, at, end),
-            LINE_START | NAME => self.0.read_name(block, at, end, &NoNeedles),
+            LINE_START => {
+                if block.is_line_end(at, end) {
+                    self.0.count(2);
+                    return (at + 2, if self.is_raw() { NONE } else { self.end_head(to_head) });
+                }
+                self.0.read_line(block, at, end, &NoNeedles)
+            }
             START => self.read_status_line(block, at, end),
+            VALUE => self.0.read_value(block, at, end),
             _ => self.0.read_body(at, end),
         };
         if next != at {
@@ -31,37 +37,49 @@ impl ResponseScan {
         (at + 1, self.push(block.byte(at), to_head))
     }
 
+    /// As [`RequestScan::read_line`](super::RequestScan::read_line).
+    #[inline(always)]
+    pub fn read_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        if !self.is_at_line() { at } else { self.0.read_line(block, at, end, &NoNeedles) }
+    }
+
+    #[inline(always)]
+    pub fn is_at_line(&self) -> bool {
+        self.0.state == LINE_START
+    }
+
     /// Reads a status line, if the whole line is there.
     #[inline(always)]
     fn read_status_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
-        /// `HTTP/1.1 200 `, and the shortest rest.
+        /// `HTTP/1.1`, and ` 200 ` behind it.
+        const CODE_AT: u32 = 8;
         const REASON_AT: u32 = 13;
+        let Some(version) = version(block.word(at)) else { return at };
+        let code = block.word(at + CODE_AT);
+        let digit = |place: u32| (code >> (place * 8)) as u8;
+        let hundreds = digit(1).wrapping_sub(b'0') as u16;
+        let tens = digit(2).wrapping_sub(b'0') as u16;
+        let ones = digit(3).wrapping_sub(b'0') as u16;
+        let spaced = digit(0) == b' ' && digit(4) == b' ';
+        if !spaced || hundreds.wrapping_sub(1) > 8 || tens > 9 || ones > 9 || at + REASON_AT >= end {
+            return at;
+        }
+        let reason_end = self.0.find(block, at + REASON_AT, end, words::control);
+        if !block.is_line_end(reason_end, end) {
+            return at;
+        }
         let message = &mut self.0;
-        message.flags = 0;
-        if at + REASON_AT + 8 > end || !message.is_version(block, at) {
-            return at;
-        }
-        let hundreds = block.byte(at + 9).wrapping_sub(b'0') as u16;
-        let tens = block.byte(at + 10).wrapping_sub(b'0') as u16;
-        let ones = block.byte(at + 11).wrapping_sub(b'0') as u16;
-        let spaced = block.byte(at + 8) == b' ' && block.byte(at + 12) == b' ';
-        if !spaced || hundreds.wrapping_sub(1) > 8 || tens > 9 || ones > 9 {
-            return at;
-        }
-        let reason_end = block.find(at + REASON_AT, end, b' ', false);
-        if reason_end + 1 >= end || block.byte(reason_end) != b'\r' || block.byte(reason_end + 1) != b'\n' {
-            return at;
-        }
+        message.flags = version;
         message.status = hundreds * 100 + tens * 10 + ones;
         message.begin_lines();
-        message.count_many(reason_end + 2 - at);
+        message.count(reason_end + 2 - at);
         reason_end + 2
     }
 
     /// Judges the next byte. `to_head` tells of the request that is being answered: it was a HEAD.
     #[inline(always)]
     pub fn push(&mut self, byte: u8, to_head: bool) -> Event {
-        self.0.count();
+        self.0.count(1);
         if self.0.state > START_LINE_LF {
             return match self.0.push(byte, &NoNeedles) {
                 Some(event) => event,
@@ -84,6 +102,12 @@ impl ResponseScan {
     #[inline(always)]
     pub fn is_raw(&self) -> bool {
         self.0.is_raw()
+    }
+
+    /// It is raw because what follows is another protocol.
+    #[inline(always)]
+    pub fn is_switched(&self) -> bool {
+        self.is_raw() && self.0.status == 101
     }
 
     /// So many of the bytes that follow need not be looked at, if they go to [`Self::skip`].

@@ -103,7 +103,7 @@ async fn list(State(api): State<Api>, _: Caller) -> Response {
 }
 
 async fn status(State(api): State<Api>, _: Caller) -> Response {
-    Json(api.registry.status().await).into_response()
+    Json(api.registry.status(true).await).into_response()
 }
 
 async fn explain_request(State(api): State<Api>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {

@@ -2,17 +2,22 @@
 
 mod admission;
 mod api_server;
+mod app_connections;
 mod clash;
+mod entry;
 mod explain;
 mod ledger;
 mod leftovers;
 mod metrics;
+mod parker;
 mod parking;
 mod registry;
 mod registry_error;
+mod registry_state;
 mod steering;
 mod target_host;
 mod tls_keys;
+mod urgency;
 mod warden;
 mod worker;
 

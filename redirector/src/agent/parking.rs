@@ -1,9 +1,13 @@
-//! Parking on one target: takes held segments from the eBPF program and has the workers move their connections.
+//! Parking on one target: which ports' connections are moved to the agent, and where. The `parker` moves them, the workers serve
+//! them.
 
-use super::worker::WorkerCommand;
+use super::{
+    parker::{Moves, Parker},
+    worker::{Pulse, WorkerCommand},
+};
 use crate::{
-    engine::{self, Arrival, PortContext, bump},
-    park::{HeldRing, HeldSegment, Mover},
+    engine::{self, Arrival, PortContext},
+    park::{Mover, Parked},
 };
 use aya::maps::{MapData, RingBuf};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -12,14 +16,12 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    rc::Rc,
-    sync::Arc,
-    time::Instant,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::{
     net::TcpStream,
     sync::{mpsc, watch},
-    task::{AbortHandle, spawn_local},
+    task::spawn_local,
 };
 
 /// What the warden has of it. Dropping it leaves held segments to their deadline.
@@ -28,7 +30,9 @@ pub struct Parking {
     ports: Ports,
     /// By port of the service. They stay: segments of connections that have ended may still come.
     reserved: RefCell<BTreeMap<u16, Reserved>>,
-    receiving: AbortHandle,
+    pulse: Arc<Pulse>,
+    /// Dropped after the rest: it ends a thread.
+    _parker: Parker,
 }
 
 /// A local port that nobody else gets as long as the socket is there. Repaired sockets can have it all the same.
@@ -37,30 +41,29 @@ struct Reserved {
     _socket: Socket,
 }
 
-type Ports = Rc<RefCell<BTreeMap<u16, ParkingPort>>>;
+pub type Ports = Arc<Mutex<BTreeMap<u16, ParkingPort>>>;
 
 /// One intercepted port.
-struct ParkingPort {
+pub struct ParkingPort {
     /// Where the port's parked connections are, as the kernel sees them.
-    agent_port: u16,
-    context: PortContext,
+    pub agent_port: u16,
+    pub context: PortContext,
     /// Ends parked connections when they are idle.
     retire: Arc<watch::Sender<bool>>,
 }
 
-/// One connection to be moved and served, by a worker.
-pub struct ParkingJob {
-    held: HeldSegment,
-    agent_port: u16,
-    context: PortContext,
-    mover: Arc<Mover>,
+/// A connection that was moved, to be served by a worker.
+pub struct ParkedJob {
+    pub parked: Parked,
+    pub context: PortContext,
+    pub mover: Arc<Mover>,
 }
 
 impl Parking {
     /// Call it inside the target's namespace, on the warden's thread.
     ///
     /// # Errors
-    /// When the runtime can't wait for the ring buffer.
+    /// When there can be no thread for it.
     pub fn start(
         mover: Mover,
         ring: RingBuf<MapData>,
@@ -68,9 +71,20 @@ impl Parking {
     ) -> io::Result<Self> {
         let mover = Arc::new(mover);
         let ports = Ports::default();
-        let receiver = Receiver { mover: Arc::clone(&mover), ports: Rc::clone(&ports), workers, turn: 0 };
-        let receiving = spawn_local(receiver.run(HeldRing::new(ring)?)).abort_handle();
-        Ok(Self { mover, ports, reserved: RefCell::default(), receiving })
+        let pulse = Pulse::new();
+        let moves = Moves {
+            mover: Arc::clone(&mover),
+            ports: Arc::clone(&ports),
+            workers,
+            pulse: Arc::clone(&pulse),
+        };
+        let parker = Parker::start(moves, ring)?;
+        Ok(Self { mover, ports, reserved: RefCell::default(), pulse, _parker: parker })
+    }
+
+    /// Tells whether held segments are taken.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Connections to `port` can be parked from now on.
@@ -82,7 +96,7 @@ impl Parking {
         let (retire, retired) = watch::channel(false);
         let retire = Arc::new(retire);
         let context = PortContext { drain: retired, ..context.clone() };
-        self.ports.borrow_mut().insert(port, ParkingPort { agent_port, context, retire });
+        self.ports().insert(port, ParkingPort { agent_port, context, retire });
         Ok(())
     }
 
@@ -100,16 +114,20 @@ impl Parking {
 
     /// No connection to `port` is parked any more; those that are end when they are idle.
     pub fn close_port(&self, port: u16) {
-        if let Some(port) = self.ports.borrow_mut().remove(&port) {
+        if let Some(port) = self.ports().remove(&port) {
             port.retire.send_replace(true);
         }
     }
 
     /// The same with all ports.
     pub fn close(&self) {
-        for (_, port) in std::mem::take(&mut *self.ports.borrow_mut()) {
+        for (_, port) in std::mem::take(&mut *self.ports()) {
             port.retire.send_replace(true);
         }
+    }
+
+    fn ports(&self) -> MutexGuard<'_, BTreeMap<u16, ParkingPort>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// To be called now and then.
@@ -123,75 +141,11 @@ impl Parking {
     }
 }
 
-impl Drop for Parking {
-    fn drop(&mut self) {
-        self.receiving.abort();
-    }
-}
-
-/// Spreads held segments over the workers.
-struct Receiver {
-    mover: Arc<Mover>,
-    ports: Ports,
-    workers: Vec<mpsc::UnboundedSender<WorkerCommand>>,
-    turn: usize,
-}
-
-impl Receiver {
-    async fn run(mut self, mut ring: HeldRing) {
-        loop {
-            if let Err(error) = ring.receive(|record| self.assign(record)).await {
-                tracing::error!(%error, "held segments can't be received: they pass on to the app");
-                return;
-            }
-        }
-    }
-
-    fn assign(&mut self, record: &[u8]) {
-        let held = match HeldSegment::parse(record) {
-            Ok(held) => held,
-            Err((tuple, reason)) => {
-                tracing::debug!(%reason, "a held segment is given back");
-                if let Some(tuple) = tuple {
-                    self.mover.let_go(&tuple);
-                }
-                return;
-            }
-        };
-        let ports = self.ports.borrow();
-        let Some(port) = ports.get(&held.tuple.app_port) else {
-            self.mover.let_go(&held.tuple);
-            return;
-        };
-        let job = ParkingJob {
-            held,
-            agent_port: port.agent_port,
-            context: port.context.clone(),
-            mover: Arc::clone(&self.mover),
-        };
-        self.turn = (self.turn + 1) % self.workers.len();
-        // A worker that is gone has no pulse, so nothing more is held; this segment passes in time.
-        let _ = self.workers[self.turn].send(WorkerCommand::Park(Box::new(job)));
-    }
-}
-
-impl ParkingJob {
-    /// Moves the connection and serves it to its end.
+impl ParkedJob {
+    /// Serves the connection to its end.
     pub async fn run(self) {
-        let Self { held, agent_port, context, mover } = self;
-        let started = Instant::now();
-        let parked = match mover.park(&held, agent_port) {
-            Ok(parked) => parked,
-            Err(reason) => {
-                tracing::debug!(%reason, "a connection stays with the app");
-                bump(&context.stats.parking.given_back);
-                return;
-            }
-        };
-        let took = started.elapsed();
-        bump(&context.stats.parking.parked);
+        let Self { parked, context, mover } = self;
         let (client, original_dst) = (parked.client, parked.original_dst);
-        tracing::debug!(%client, %original_dst, ?took, "parked");
         let farewell = parked.farewell;
         spawn_local(async move { mover.farewell(client, original_dst, farewell).await });
         match TcpStream::from_std(parked.stream) {

@@ -2,10 +2,11 @@
 
 use super::{
     admission::{admit, made_up_name},
-    clash::Clash,
+    entry::Entry,
     ledger::{Ledger, Totals},
     registry_error::RegistryError,
-    steering::{Choice, Steering},
+    registry_state::{Host, State},
+    steering::Choice,
     target_host::{HostOptions, TargetHost},
     tls_keys,
     warden::PortError,
@@ -19,7 +20,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::BTreeMap,
     sync::{Arc, Mutex as StdMutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -52,46 +53,6 @@ pub struct Registry {
     threads: StdMutex<Vec<JoinHandle<()>>>,
 }
 
-#[derive(Default)]
-struct State {
-    hosts: HashMap<NetnsId, Host>,
-    /// Oldest first.
-    entries: Vec<Entry>,
-    /// Instances whose intercept was removed by somebody.
-    removed: VecDeque<String>,
-    /// How many hosts there have been.
-    host_count: u64,
-    /// How many tunnels there have been.
-    tunnel_count: u64,
-    /// The agent is stopping: nothing is to be attached any more.
-    closed: bool,
-}
-
-struct Host {
-    /// Tells it from an earlier one of the same namespace.
-    number: u64,
-    host: Arc<TargetHost>,
-    ports: BTreeMap<u16, Arc<Routes>>,
-}
-
-struct Entry {
-    request: CreateIntercept,
-    name: String,
-    /// The token's name.
-    token: String,
-    /// `None`: made by root, over the unix socket.
-    token_id: Option<TokenId>,
-    created: String,
-    netns: NetnsId,
-    choice: Choice,
-    intercept: Arc<Intercept>,
-    /// The number of its tunnel: the end of an old one says nothing about the one that replaced it.
-    tunnel_number: u64,
-    away_since: Option<Instant>,
-    /// When its tunnel came, or went.
-    tunnel_since: Timestamp,
-}
-
 /// Whether the tunnel of an intercept is there.
 #[derive(Debug)]
 pub struct TunnelState {
@@ -100,38 +61,6 @@ pub struct TunnelState {
     pub port: u16,
     pub name: String,
     pub up: bool,
-}
-
-impl Entry {
-    fn is_on(&self, netns: NetnsId, port: u16) -> bool {
-        self.netns == netns && self.request.port == port
-    }
-
-    /// One of the two would take all requests of the other.
-    fn clash_with(&self, request: &CreateIntercept, netns: NetnsId) -> Option<Clash> {
-        self.is_on(netns, request.port)
-            .then(|| Clash::between(&self.request.matcher, &request.matcher))
-            .flatten()
-    }
-
-    fn info(&self) -> InterceptInfo {
-        InterceptInfo {
-            name: self.name.clone(),
-            target: self.request.target.clone(),
-            port: self.request.port,
-            matcher: self.request.matcher.clone(),
-            when_away: self.request.when_away,
-            datapath: self.choice.datapath,
-            datapath_reason: self.choice.reason.clone(),
-            owner: self.request.owner.clone(),
-            token: self.token.clone(),
-            to: self.request.to.clone(),
-            connected: self.intercept.tunnel().is_some(),
-            tunnel_since: self.tunnel_since.to_string(),
-            created: self.created.clone(),
-            counts: self.intercept.stats.read(),
-        }
-    }
 }
 
 impl Registry {
@@ -179,40 +108,41 @@ impl Registry {
             .find(|entry| entry.request.instance == request.instance && caller.owns(entry.token_id.as_ref()))
         {
             if entry.netns == netns {
-                return Ok(Created { intercept: entry.info(), warnings: Vec::new() });
+                return Ok(Created { intercept: entry.info(), warnings: Vec::new(), closed: None });
             }
             // The pod was made anew under the same name: the intercept moves.
             let name = entry.name.clone();
-            Self::take_out(&mut state, &name).await;
+            state.take_out(&name).await;
         }
-        Self::take_out_own_strays(&mut state, &request, netns, caller).await;
-        Self::refuse_clashes(&state, &request, netns)?;
+        state.take_out_own_strays(&request, netns, caller).await;
+        state.refuse_clashes(&request, netns)?;
         if state.entries.len() >= MAX_INTERCEPTS {
             return Err(RegistryError::Full(MAX_INTERCEPTS));
         }
 
         let (host, routes) = self.port(&mut state, &resolved, request.port).await?;
-        let choice = match Choice::new(request.datapath, &request.matcher, host.inspection()) {
+        let stats = self.ledger.port(host.target(), request.port);
+        let choice = match Self::choose(&request, !tls.is_empty(), &host).await {
             Ok(choice) => choice,
-            Err(reason) => {
-                Self::drop_port_if_unused(&mut state, netns, request.port).await;
-                return Err(RegistryError::CannotInspect(reason));
+            Err(error) => {
+                state.drop_port_if_unused(netns, request.port).await;
+                return Err(error);
             }
         };
-        let warnings = match &routes {
-            PortRoutes::Open(_) => Vec::new(),
+        let mut warnings = Vec::new();
+        match &routes {
+            PortRoutes::Open(_) => {}
             PortRoutes::New(routes) => {
-                let stats = self.ledger.port(host.target(), request.port);
-                let opened = host.open_port(request.port, Arc::clone(routes), stats).await;
+                let opened = host.open_port(request.port, Arc::clone(routes), Arc::clone(&stats)).await;
                 if opened.is_err() {
-                    Self::drop_port_if_unused(&mut state, netns, request.port).await;
+                    state.drop_port_if_unused(netns, request.port).await;
                 }
-                opened?
+                warnings.extend(opened?);
             }
-        };
+        }
         let name = request.name.clone().unwrap_or_else(|| made_up_name(&request));
-        let stats = self.ledger.intercept(host.target(), request.port, &name);
-        let intercept = Intercept::new(name.clone(), request.matcher.clone(), request.when_away, stats);
+        let counts = self.ledger.intercept(host.target(), request.port, &name);
+        let intercept = Intercept::new(name.clone(), request.matcher.clone(), request.when_away, counts);
         let intercept = Arc::new(intercept.with_keys(keys));
         routes.routes().add(Arc::clone(&intercept));
         tracing::info!(name, target = %request.target, port = request.port, owner = request.owner, "intercept created");
@@ -224,20 +154,30 @@ impl Registry {
             created: now.to_string(),
             netns,
             intercept,
+            stats,
             tunnel_number: 0,
             away_since: Some(Instant::now()),
             tunnel_since: now,
             choice,
             request,
         };
-        let (mut created, name) = (Created { intercept: entry.info(), warnings }, entry.name.clone());
-        let port = entry.request.port;
+        let mut created = Created { intercept: entry.info(), warnings, closed: None };
+        let (name, port, close_existing) =
+            (entry.name.clone(), entry.request.port, entry.request.close_existing);
         state.entries.push(entry);
-        if let Err(error) = host.steer(port, Self::steering(&state, netns, port)).await {
-            Self::take_out(&mut state, &name).await;
+        if let Err(error) = host.steer(port, state.steering(netns, port)).await {
+            state.take_out(&name).await;
             return Err(error.into());
         }
         drop(state);
+        if close_existing {
+            match host.close_existing(port).await {
+                Ok(count) => created.closed = Some(count),
+                Err(error) => created.warnings.push(format!("existing connections are left: {error}")),
+            }
+        } else {
+            created.warnings.extend(host.uncovered(port).await);
+        }
         if !tls.is_empty() {
             created.warnings.extend(host.probe_tls(port, tls).await);
         }
@@ -256,7 +196,7 @@ impl Registry {
         if state.removed.len() > REMEMBERED {
             state.removed.pop_front();
         }
-        Self::take_out(&mut state, name).await;
+        state.take_out(name).await;
         Ok(())
     }
 
@@ -308,7 +248,7 @@ impl Registry {
             .map(|e| e.name.clone())
             .collect();
         for name in names {
-            Self::take_out(&mut state, &name).await;
+            state.take_out(&name).await;
         }
     }
 
@@ -330,7 +270,8 @@ impl Registry {
         self.state.lock().await.entries.iter().map(Entry::info).collect()
     }
 
-    pub async fn status(&self) -> Status {
+    /// `connections`: with those that apps have and nobody looks into.
+    pub async fn status(&self, connections: bool) -> Status {
         let (hosts, intercepts) = {
             let state = self.state.lock().await;
             let hosts: Vec<_> = state.hosts.values().map(|host| Arc::clone(&host.host)).collect();
@@ -338,7 +279,7 @@ impl Registry {
         };
         let mut targets = Vec::new();
         for host in hosts {
-            targets.extend(host.status().await);
+            targets.extend(host.status(connections).await);
         }
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -353,7 +294,7 @@ impl Registry {
     /// What was counted since the agent started.
     pub async fn totals(&self) -> Totals {
         // Each target's thread books what its eBPF program has counted. One that hangs must not keep Prometheus waiting.
-        let _ = timeout(BOOKING, self.status()).await;
+        let _ = timeout(BOOKING, self.status(false)).await;
         self.ledger.read()
     }
 
@@ -381,7 +322,7 @@ impl Registry {
                 .collect();
             for name in expired {
                 tracing::info!(name, "developer stayed away: intercept ended");
-                Self::take_out(&mut state, &name).await;
+                state.take_out(&name).await;
             }
         }
     }
@@ -392,9 +333,22 @@ impl Registry {
         state.closed = true;
         let names: Vec<String> = state.entries.iter().map(|entry| entry.name.clone()).collect();
         for name in names {
-            Self::take_out(&mut state, &name).await;
+            state.take_out(&name).await;
         }
         std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Which doors the intercept gets.
+    async fn choose(
+        request: &CreateIntercept,
+        inside_tls: bool,
+        host: &TargetHost,
+    ) -> Result<Choice, RegistryError> {
+        if request.close_existing {
+            host.can_close().await?;
+        }
+        Choice::new(request.datapath, &request.matcher, inside_tls, host.inspection())
+            .map_err(RegistryError::CannotInspect)
     }
 
     /// The port's routes; starts the target's threads and attaches if need be.
@@ -442,90 +396,9 @@ impl Registry {
             state.entries.iter().filter(|e| e.netns == netns).map(|e| e.name.clone()).collect();
         for name in names {
             tracing::info!(name, reason, "target gone: intercept ended");
-            Self::take_out(&mut state, &name).await;
+            state.take_out(&name).await;
         }
         state.hosts.remove(&netns);
-    }
-
-    fn refuse_clashes(state: &State, request: &CreateIntercept, netns: NetnsId) -> Result<(), RegistryError> {
-        for entry in &state.entries {
-            let (name, owner) = (entry.name.clone(), entry.request.owner.clone());
-            if request.name.as_ref() == Some(&name) {
-                return Err(RegistryError::NameTaken { name, owner });
-            }
-            if let Some(clash) = entry.clash_with(request, netns) {
-                return Err(RegistryError::Clash { name, owner, clash });
-            }
-        }
-        Ok(())
-    }
-
-    fn steering(state: &State, netns: NetnsId, port: u16) -> Steering {
-        let entries = state.entries.iter().filter(|e| e.netns == netns && e.request.port == port);
-        Steering::of(entries.map(|entry| (entry.choice.datapath, &entry.request.matcher)))
-    }
-
-    /// A developer who was cut off comes back as another process: what is in its way and its own makes room.
-    async fn take_out_own_strays(
-        state: &mut State,
-        request: &CreateIntercept,
-        netns: NetnsId,
-        caller: &Caller,
-    ) {
-        let strays: Vec<String> = state
-            .entries
-            .iter()
-            .filter(|entry| {
-                let same_person =
-                    caller.token_id() == entry.token_id.as_ref() && entry.request.owner == request.owner;
-                let in_the_way =
-                    request.name.as_ref() == Some(&entry.name) || entry.clash_with(request, netns).is_some();
-                same_person && in_the_way && entry.intercept.tunnel().is_none()
-            })
-            .map(|entry| entry.name.clone())
-            .collect();
-        for name in strays {
-            Self::take_out(state, &name).await;
-        }
-    }
-
-    async fn take_out(state: &mut State, name: &str) {
-        let Some(at) = state.entries.iter().position(|entry| entry.name == name) else { return };
-        let entry = state.entries.remove(at);
-        tracing::info!(name, target = %entry.request.target, "intercept ended");
-        if let Some(host) = state.hosts.get(&entry.netns)
-            && let Some(routes) = host.ports.get(&entry.request.port)
-        {
-            routes.remove(name);
-        }
-        if let Some(tunnel) = entry.intercept.tunnel() {
-            tunnel.close();
-        }
-        entry.intercept.connect(None);
-        Self::drop_port_if_unused(state, entry.netns, entry.request.port).await;
-    }
-
-    async fn drop_port_if_unused(state: &mut State, netns: NetnsId, port: u16) {
-        if state.entries.iter().any(|entry| entry.is_on(netns, port)) {
-            let steering = Self::steering(state, netns, port);
-            if let Some(host) = state.hosts.get(&netns)
-                && let Err(error) = host.host.steer(port, steering).await
-            {
-                tracing::warn!(%error, port, "a port keeps what an intercept needed that has ended");
-            }
-            return;
-        }
-        let Some(host) = state.hosts.get_mut(&netns) else { return };
-        host.ports.remove(&port);
-        if host.ports.is_empty() {
-            // Detached when this returns: a successor finds the interfaces as they were. Open connections keep the
-            // threads until they end.
-            if let Some(host) = state.hosts.remove(&netns) {
-                host.host.end().await;
-            }
-        } else {
-            host.host.close_port(port).await;
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     worker::{self, Pulse},
 };
 use crate::{
-    api::TargetStatus,
+    api::{TargetStatus, Unseen},
     datapath::{AttachKind, Door, DoorError, PeerNames},
     engine::{PortContext, PortStats, Routes, UpstreamConnector, tls::TlsKey},
     target::{Target, netns::Netns, presence::Presence, resolve::ResolvedTarget},
@@ -30,7 +30,7 @@ use tokio::{
 const MAX_WORKERS: usize = 4;
 
 /// How long a target's thread may take for one command. One that takes longer must not hold up the others.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a target cannot be intercepted.
 #[derive(Debug, Error)]
@@ -169,9 +169,33 @@ impl TargetHost {
         self.ask(|reply| WardenCommand::End { reply }).await;
     }
 
-    /// `None` once the target is gone.
-    pub async fn status(&self) -> Option<TargetStatus> {
-        self.ask(|reply| WardenCommand::Status { reply }).await
+    /// Whether [`Self::close_existing`] can work.
+    pub async fn can_close(&self) -> Result<(), PortError> {
+        self.ask(|reply| WardenCommand::CanClose { reply }).await.ok_or(PortError::Gone)?
+    }
+
+    /// Ends connections to `port` that the app has and nobody looks into, and says how many: those of whose clients the next
+    /// ones will be covered.
+    pub async fn close_existing(&self, port: u16) -> Result<u64, PortError> {
+        // Of an idle connection nobody can tell what it speaks, but its server can be asked.
+        self.ask(|reply| WardenCommand::ProbeHttp2 { port, reply }).await.ok_or(PortError::Gone)?;
+        self.ask(|reply| WardenCommand::CloseExisting { port, reply }).await.ok_or(PortError::Gone)?
+    }
+
+    /// A warning, when the app has connections on `port` that nobody looks into, nor will.
+    pub async fn uncovered(&self, port: u16) -> Option<String> {
+        let unseen = self.status(true).await?.unseen.remove(&port)?;
+        let for_good = |reason: &&Unseen| **reason != Unseen::NotYet;
+        let reason = *unseen.counts.keys().find(for_good)?;
+        let count: u64 =
+            unseen.counts.iter().filter(|(reason, _)| for_good(reason)).map(|(_, count)| count).sum();
+        let connections = if count == 1 { "connection that exists" } else { "connections that exist" };
+        Some(format!("{count} {connections} already can't be covered: {}", reason.explanation()))
+    }
+
+    /// `None` once the target is gone. `connections`: with those that the app has and nobody looks into.
+    pub async fn status(&self, connections: bool) -> Option<TargetStatus> {
+        self.ask(|reply| WardenCommand::Status { connections, reply }).await
     }
 
     /// Resolves, with the reason, when the target is no longer there or its threads have failed.

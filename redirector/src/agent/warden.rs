@@ -2,35 +2,37 @@
 //! namespace, and nothing it made is left when it ends.
 
 use super::{
+    app_connections::{Anew, AppConnections, PortView, idle},
     ledger::TargetStats,
     parking::Parking,
-    steering::Steering,
+    steering::{Spoken, Steering},
     worker::{Pulse, WorkerCommand},
 };
 use crate::{
     api::TargetStatus,
     datapath::{Door, DoorError, PortListeners},
     engine::{
-        PortContext,
+        PortContext, speaks_http2,
         tls::{TlsKey, probe},
     },
     park::Mover,
     redirect_rules::{Certainty, RedirectFinding, redirect_of},
+    sock_diag::SockDiag,
     target::{Target, listening::ListeningSockets, presence::Presence},
 };
-use redirector_common::Counter;
+use redirector_common::{Counter, PORT_HTTP2};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::spawn_local,
+    task::{spawn_blocking, spawn_local},
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -58,6 +60,19 @@ pub enum PortError {
     Listen(#[source] io::Error),
     #[error("cannot reserve a local port for parked connections inside the target: {0}")]
     Park(#[source] io::Error),
+    #[error(
+        "netfilter (iptables or nftables) in the target redirects port {port}, as service meshes do: what it takes never \
+         reaches this intercept, whatever its datapath ({rule}). Take the port out of the mesh's redirect (Istio: the \
+         annotation traffic.sidecar.istio.io/excludeInboundPorts), or intercept a service behind it"
+    )]
+    Redirected { port: u16, rule: String },
+    #[error("the target's connections can't be listed (sock_diag): {0}")]
+    Connections(#[source] io::Error),
+    #[error(
+        "connections can't be closed here (--close-existing): {0}; it takes a kernel with CONFIG_INET_DIAG_DESTROY, and \
+         CAP_NET_ADMIN. `redirector check` tries it"
+    )]
+    CannotClose(#[source] io::Error),
     #[error("the target is gone, or its thread hangs")]
     Gone,
 }
@@ -86,7 +101,23 @@ pub enum WardenCommand {
         keys: Vec<Arc<TlsKey>>,
         reply: oneshot::Sender<Vec<String>>,
     },
+    /// Find out whether the app speaks HTTP/2; answers when it is known.
+    ProbeHttp2 {
+        port: u16,
+        reply: oneshot::Sender<()>,
+    },
+    /// Can connections of the app's be closed?
+    CanClose {
+        reply: oneshot::Sender<Result<(), PortError>>,
+    },
+    /// Ends connections of the app's that are not covered, where their clients' next ones are; answers with how many.
+    CloseExisting {
+        port: u16,
+        reply: oneshot::Sender<Result<u64, PortError>>,
+    },
     Status {
+        /// With the connections that are not covered.
+        connections: bool,
         reply: oneshot::Sender<TargetStatus>,
     },
     /// Detach everything; answers when nothing is attached any more.
@@ -106,10 +137,20 @@ pub struct Warden {
     door: Door,
     /// Why not, where connections can't be parked.
     parking: Result<Parking, String>,
-    ports: BTreeMap<u16, PortContext>,
+    ports: BTreeMap<u16, Port>,
     stats: Arc<TargetStats>,
     /// What of the door's own counters is in `stats` already.
     booked: BTreeMap<&'static str, u64>,
+}
+
+/// An open port.
+struct Port {
+    context: PortContext,
+    steering: Steering,
+    /// New connections go to the agent.
+    assigned: bool,
+    /// Since when connections of the app's are inspected, if they are.
+    inspected: Option<Instant>,
 }
 
 impl Warden {
@@ -146,7 +187,10 @@ impl Warden {
         loop {
             tokio::select! {
                 biased;
-                _ = beat.tick() => self.beat(),
+                _ = beat.tick() => {
+                    self.beat();
+                    self.learn();
+                }
                 command = commands.recv() => match command {
                     Some(WardenCommand::End { reply }) => {
                         ended = Some(reply);
@@ -194,7 +238,7 @@ impl Warden {
                 let _ = reply.send(self.open_port(port, context));
             }
             WardenCommand::Steer { port, steering, reply } => {
-                let _ = reply.send(self.steer(port, &steering));
+                let _ = reply.send(self.steer(port, steering));
             }
             WardenCommand::ClosePort { port, reply } => {
                 if let Ok(parking) = &self.parking {
@@ -218,15 +262,30 @@ impl Warden {
                     let _ = reply.send(warnings);
                 });
             }
-            WardenCommand::Status { reply } => {
-                let _ = reply.send(self.status());
+            WardenCommand::ProbeHttp2 { port, reply } => {
+                let stats = self.ports.get(&port).map(|open| Arc::clone(&open.context.stats));
+                spawn_local(async move {
+                    if let (Some(stats), Some(address)) = (stats, address_inside(port))
+                        && speaks_http2(address).await
+                    {
+                        stats.began_with.fetch_or(PORT_HTTP2, Relaxed);
+                    }
+                    let _ = reply.send(());
+                });
             }
+            WardenCommand::CanClose { reply } => {
+                let can_close = SockDiag::open().and_then(|diag| diag.can_close());
+                let _ = reply.send(can_close.map_err(PortError::CannotClose));
+            }
+            WardenCommand::CloseExisting { port, reply } => self.close_existing(port, reply),
+            WardenCommand::Status { connections, reply } => self.answer_status(connections, reply),
             // Ends the loop that calls this.
             WardenCommand::End { .. } => {}
         }
     }
 
     fn open_port(&mut self, port: u16, context: PortContext) -> Result<Vec<String>, PortError> {
+        let warnings = obstacles(port)?;
         if let Ok(parking) = &self.parking {
             parking.open_port(port, &context).map_err(PortError::Park)?;
         }
@@ -248,14 +307,60 @@ impl Warden {
             self.tell_workers(|| WorkerCommand::Close { port });
             return Err(error.into());
         }
-        self.ports.insert(port, context);
-        Ok(warnings(port))
+        let steering = Steering::default();
+        self.ports.insert(port, Port { context, steering, assigned: false, inspected: None });
+        Ok(warnings)
     }
 
-    fn steer(&mut self, port: u16, steering: &Steering) -> Result<(), PortError> {
+    fn steer(&mut self, port: u16, steering: Steering) -> Result<(), PortError> {
+        let Some(open) = self.ports.get_mut(&port) else { return Err(PortError::Gone) };
+        if steering.needles.is_empty() {
+            open.inspected = None;
+        } else if open.inspected.is_none() {
+            match SockDiag::open().and_then(|diag| diag.established(port, None)) {
+                Ok(connections) => self.door.remember(idle(&connections)),
+                // Then their first request is the app's.
+                Err(error) => tracing::warn!(%error, port, "existing connections can't be listed"),
+            }
+            open.inspected = Some(Instant::now());
+        }
         self.door.watch(port, &steering.needles)?;
-        self.door.assign(port, steering.assign)?;
+        open.assigned = steering.assigns(Spoken::of(&open.context.stats));
+        self.door.assign(port, open.assigned)?;
+        open.steering = steering;
         Ok(())
+    }
+
+    /// Sends new connections to where their requests are seen, now that more is known of what clients speak. Those that
+    /// are there stay where they are.
+    fn learn(&mut self) {
+        for (port, open) in &mut self.ports {
+            let stats = &open.context.stats;
+            if open.inspected.is_some() {
+                stats.began_with.fetch_or(self.door.protocols(*port), Relaxed);
+            }
+            let wanted = open.steering.assigns(Spoken::of(stats));
+            if wanted == open.assigned {
+                continue;
+            }
+            match self.door.assign(*port, wanted) {
+                Ok(()) => {
+                    open.assigned = wanted;
+                    let to = if wanted { "the agent" } else { "the app" };
+                    tracing::info!(target = %self.target, port, "new connections go to {to} from now on");
+                }
+                Err(error) => tracing::warn!(%error, port, "new connections go where they went before"),
+            }
+        }
+    }
+
+    /// Everything that is needed to list the connections of a port of the app's.
+    fn app_connections(&self, port: u16, server_speaks_http2: bool) -> io::Result<AppConnections> {
+        let inspected_for =
+            self.ports.get(&port).and_then(|open| open.inspected).map(|since| since.elapsed());
+        let inside = self.door.addresses().clone();
+        let view = PortView { inside, inspected_for, server_speaks_http2 };
+        Ok(AppConnections { port, diag: SockDiag::open()?, known: self.door.connections()?, view })
     }
 
     /// Parked connections need the programs until they have ended. They end when they are idle; whoever ended the target
@@ -293,7 +398,9 @@ impl Warden {
     }
 
     fn beat(&mut self) {
-        if self.workers.iter().all(|(_, pulse)| pulse.is_well() && pulse.age() < HUNG)
+        let parker = self.parking.iter().all(|parking| parking.pulse().age() < HUNG);
+        if parker
+            && self.workers.iter().all(|(_, pulse)| pulse.is_well() && pulse.age() < HUNG)
             && let Err(error) = self.door.beat()
         {
             tracing::error!(%error, "no heartbeat: new connections go to the app");
@@ -323,6 +430,54 @@ impl Warden {
         }
     }
 
+    /// What is slow is done elsewhere: the heartbeat does not wait for it.
+    fn answer_status(&mut self, connections: bool, reply: oneshot::Sender<TargetStatus>) {
+        let mut status = self.status();
+        if !connections {
+            let _ = reply.send(status);
+            return;
+        }
+        let spoken = |open: &Port| Spoken::of(&open.context.stats);
+        let ports: Vec<_> =
+            (self.ports.iter()).map(|(port, open)| self.app_connections(*port, spoken(open).http2)).collect();
+        spawn_local(async move {
+            let listed = spawn_blocking(move || {
+                ports.into_iter().map(|port| port.and_then(|port| Ok((port.port, port.listed()?)))).collect()
+            });
+            let listed: Vec<io::Result<_>> = listed.await.unwrap_or_default();
+            for port in listed {
+                match port {
+                    Ok((port, connections)) => {
+                        status.unseen.insert(port, connections.into_iter().collect());
+                    }
+                    Err(error) => tracing::warn!(%error, "connections can't be listed"),
+                }
+            }
+            let _ = reply.send(status);
+        });
+    }
+
+    fn close_existing(&mut self, port: u16, reply: oneshot::Sender<Result<u64, PortError>>) {
+        // Before their clients connect anew.
+        self.learn();
+        let Some(open) = self.ports.get(&port) else {
+            let _ = reply.send(Err(PortError::Gone));
+            return;
+        };
+        let http2 = Spoken::of(&open.context.stats).http2;
+        let anew = Anew { through_agent: open.assigned, keys: open.context.routes.has_keys() };
+        let connections = self.app_connections(port, http2).map_err(PortError::Connections);
+        spawn_local(async move {
+            let closed = async {
+                let connections = connections?;
+                spawn_blocking(move || connections.close(anew).map_err(PortError::CannotClose))
+                    .await
+                    .map_err(|_| PortError::Gone)?
+            };
+            let _ = reply.send(closed.await);
+        });
+    }
+
     fn status(&mut self) -> TargetStatus {
         self.book_packets();
         TargetStatus {
@@ -333,7 +488,8 @@ impl Warden {
                 .map(|(interface, kind)| (interface.to_owned(), format!("{kind:?}").to_lowercase()))
                 .collect(),
             packets: self.stats.packets().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
-            ports: self.ports.iter().map(|(port, context)| (*port, context.stats.read())).collect(),
+            ports: self.ports.iter().map(|(port, open)| (*port, open.context.stats.read())).collect(),
+            unseen: BTreeMap::new(),
         }
     }
 }
@@ -384,7 +540,10 @@ fn address_inside(port: u16) -> Option<SocketAddr> {
 }
 
 /// What a user should know who intercepts `port` of the namespace that the thread is in.
-fn warnings(port: u16) -> Vec<String> {
+///
+/// # Errors
+/// What makes it impossible.
+fn obstacles(port: u16) -> Result<Vec<String>, PortError> {
     let mut warnings = Vec::new();
     match ListeningSockets::of_current_netns() {
         Ok(sockets) if !sockets.listens_on(port) => warnings.push(format!(
@@ -395,17 +554,17 @@ fn warnings(port: u16) -> Vec<String> {
     }
     match redirect_of(port) {
         Ok(Some(RedirectFinding { table, chain, rule, certainty })) => {
-            let verb = match certainty {
-                Certainty::Redirects => "redirects",
-                Certainty::MayRedirect => "may redirect",
-            };
-            warnings.push(format!(
-                "netfilter (iptables or nftables) in the target {verb} port {port}, as service meshes do: what it \
-                 takes never reaches this intercept ({table}, chain {chain}: {rule})"
-            ));
+            let rule = format!("{table}, chain {chain}: {rule}");
+            match certainty {
+                Certainty::Redirects => return Err(PortError::Redirected { port, rule }),
+                Certainty::MayRedirect => warnings.push(format!(
+                    "netfilter (iptables or nftables) in the target may redirect port {port}, as service meshes do: \
+                     what it takes never reaches this intercept ({rule})"
+                )),
+            }
         }
         Ok(None) => {}
         Err(error) => tracing::warn!(%error, "cannot tell whether netfilter redirects the port"),
     }
-    warnings
+    Ok(warnings)
 }

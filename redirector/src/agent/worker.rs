@@ -1,7 +1,7 @@
 //! The threads that serve one target's connections. Each is inside the target's network namespace for good, and
 //! runs a scheduler of its own: a connection stays on the thread that accepted it.
 
-use super::parking::ParkingJob;
+use super::parking::ParkedJob;
 use crate::engine::{self, Arrival, ClientAddr, OriginalDst, PortContext};
 use std::{
     cell::Cell,
@@ -42,8 +42,8 @@ pub enum WorkerCommand {
     Close {
         port: u16,
     },
-    /// Move a connection of the app's here, and serve it.
-    Park(Box<ParkingJob>),
+    /// Serve a connection that was the app's.
+    Serve(Box<ParkedJob>),
     /// Drop all connections and end.
     Cut,
 }
@@ -97,7 +97,7 @@ pub async fn run(
     while let Some(command) = commands.recv().await {
         match command {
             WorkerCommand::Cut => return,
-            WorkerCommand::Park(job) => {
+            WorkerCommand::Serve(job) => {
                 let open = connections.open();
                 spawn_local(async move {
                     job.run().await;

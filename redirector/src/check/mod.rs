@@ -6,6 +6,7 @@ mod capability;
 pub mod cgroup;
 mod kernel;
 pub mod report;
+mod sockets;
 
 use std::fs;
 
@@ -26,6 +27,7 @@ pub fn run() -> Report {
     items.extend(capability::items());
     items.extend(kernel::items());
     items.extend(attach::items());
+    items.extend(sockets::items());
     Report { items }
 }
 

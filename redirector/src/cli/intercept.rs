@@ -48,7 +48,7 @@ const GOOD_TUNNEL: Duration = Duration::from_secs(10);
 /// With --output json each line is an object with `event` and `time`, for programs:
 /// preview (name, link, share_link, expires); ready, ready_again (intercept, target, port, to, matches, curl);
 /// request (method, path, protocol, status, duration_seconds, request_bytes, response_bytes, client, outcome, reason);
-/// tunnel_lost (reason); warning (message); removed (reason, unless it was Ctrl-C).
+/// tunnel_lost (reason); warning (message); closed (count); removed (reason, unless it was Ctrl-C).
 /// Errors are text on stderr.
 #[derive(Args, Debug)]
 pub struct InterceptCommand {
@@ -72,11 +72,20 @@ pub struct InterceptCommand {
     #[arg(long, value_enum, default_value_t)]
     when_away: WhenAway,
 
-    /// How requests are got at: "proxy" covers new connections; "inspect" leaves connections with the app, those that
-    /// exist already too, and takes one over, without a reset, when a request on it may match; "auto" is "proxy" for new
-    /// connections and "inspect" for those that exist already
+    /// How requests are got at. "inspect" leaves all connections with the app, those that exist already too, and takes one
+    /// over, without a reset, when a request on it may match: HTTP/1.x only. "proxy" has new connections pass through
+    /// the agent, and leaves those that exist already with the app. "auto" is "inspect" once clients were seen to speak
+    /// HTTP/1.x, and has new connections pass through the agent where inspection can't see all requests: on ports
+    /// whose clients speak HTTP/2 or TLS, without a header to look for, on kernels before 6.6. `redirector status` says
+    /// which it is, and why
     #[arg(long, value_enum, default_value_t)]
     datapath: Datapath,
+
+    /// End the connections to the app that exist already and whose requests can't be seen, as a reset does: their
+    /// clients make new ones, which are covered. Those that inspection covers are left alone; `redirector status` lists
+    /// the others. On a port whose server speaks HTTP/2 (it is asked) idle ones count as HTTP/2
+    #[arg(long)]
+    close_existing: bool,
 
     #[command(flatten)]
     matcher: MatcherArgs,
@@ -105,6 +114,7 @@ impl InterceptCommand {
             matcher: self.matcher.matcher()?,
             when_away: self.when_away,
             datapath: self.datapath,
+            close_existing: self.close_existing,
             owner: owner(),
             instance: InterceptKey::random()?.to_string(),
             to: self.to.to_string(),
@@ -130,13 +140,13 @@ impl Session {
         pin!(stopped);
         let created: Created = self.agent.post("/v1/intercepts", &self.request).await?;
         self.request.name = Some(created.intercept.name.clone());
+        // Once: what is there when it comes back after a cut was not asked about.
+        self.request.close_existing = false;
         for message in &created.warnings {
             self.output.print(&Event::Warning { message });
         }
-        let InterceptInfo { datapath, datapath_reason, .. } = &created.intercept;
-        if *datapath != self.request.datapath {
-            let message = format!("the datapath is {datapath}: {datapath_reason}");
-            self.output.print(&Event::Warning { message: &message });
+        if let Some(count) = created.closed {
+            self.output.print(&Event::Closed { count });
         }
         self.output.print(&Event::Created { route: self.route() });
         if let Some(preview) = &mut self.preview

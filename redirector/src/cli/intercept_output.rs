@@ -24,6 +24,8 @@ pub struct InterceptOutput {
 pub enum Event<'a> {
     /// The agent has something to say about it.
     Warning { message: &'a str },
+    /// Connections to the app were ended, as was asked for.
+    Closed { count: u64 },
     /// It is made; its tunnel is not there yet. For people only: programs wait for [`Event::Ready`].
     Created { route: Route<'a> },
     /// Others can see it by this link.
@@ -76,6 +78,8 @@ fn text(event: &Event<'_>, now: &Zoned) -> Option<String> {
     let time = now.strftime("%H:%M:%S");
     Some(match event {
         Event::Warning { message } => format!("warning: {message}"),
+        Event::Closed { count: 1 } => "closed 1 connection that could not be covered".to_owned(),
+        Event::Closed { count } => format!("closed {count} connections that could not be covered"),
         Event::Created { route } => {
             let curl = curl_line(route.matcher, route.scheme, route.port)
                 .map(|curl| format!("\n  try: {curl}"))
@@ -144,6 +148,7 @@ struct Line<'a> {
 #[serde(tag = "event", rename_all = "snake_case")]
 enum JsonEvent<'a> {
     Warning { message: &'a str },
+    Closed { count: u64 },
     Preview { name: &'a str, link: &'a str, share_link: &'a str, expires: &'a str },
     Ready(JsonRoute<'a>),
     Request(JsonRequest<'a>),
@@ -189,6 +194,7 @@ fn json(event: &Event<'_>, now: Timestamp) -> Option<String> {
     let event = match event {
         Event::Created { .. } => return None,
         Event::Warning { message } => JsonEvent::Warning { message },
+        Event::Closed { count } => JsonEvent::Closed { count: *count },
         Event::Preview { created: PreviewCreated { preview, link, share_link, .. }, .. } => {
             JsonEvent::Preview { name: &preview.name, link, share_link, expires: &preview.expires }
         }

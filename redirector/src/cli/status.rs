@@ -60,6 +60,15 @@ fn target_text(target: &TargetStatus) -> String {
     for (port, counts) in &target.ports {
         text.push_str(&port_text(*port, counts));
     }
+    for (port, unseen) in &target.unseen {
+        for (reason, count) in &unseen.counts {
+            let _ = writeln!(
+                text,
+                "  port {port}: {count} open connections not covered: {}",
+                reason.explanation()
+            );
+        }
+    }
     for (port, counts) in target.ports.iter().filter(|(_, counts)| counts.parked + counts.given_back > 0) {
         let _ = writeln!(
             text,

@@ -2,8 +2,10 @@
 
 use super::{
     attach::{AttachKind, Attachment, EGRESS_PROGRAM, INSPECT_PROGRAM, PROGRAM},
+    connections::Connections,
     inspection::Inspection,
     interfaces::{Interface, local_addresses, outside_interfaces},
+    last_beat::LastBeat,
     object,
     peername::address_bytes,
 };
@@ -14,16 +16,15 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use aya_log::EbpfLogger;
-use nix::time::{ClockId, clock_gettime};
-use redirector_common::{AddressBytes, Counter};
+use redirector_common::{AddressBytes, Counter, Existing, Tuple};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     marker::PhantomData,
     net::{IpAddr, TcpListener},
+    os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
-    time::Duration,
 };
 use thiserror::Error;
 
@@ -46,6 +47,8 @@ pub enum DoorError {
     Missing(&'static str),
     #[error("256 ports of this target are intercepted already: remove an intercept first")]
     TooManyPorts,
+    #[error("cannot share an eBPF map with sock_diag: {0}")]
+    Descriptor(#[source] io::Error),
     #[error("connections can't be inspected: {0}")]
     NoInspection(String),
 }
@@ -68,7 +71,9 @@ pub struct Door {
     listeners: SockMap<MapData>,
     addresses: HashMap<MapData, AddressBytes, u8>,
     heartbeat: Array<MapData, u64>,
+    last_beat: Arc<LastBeat>,
     counters: PerCpuArray<MapData, u64>,
+    connections: Connections,
     slots: BTreeMap<u16, u32>,
     known_addresses: BTreeSet<IpAddr>,
     /// The programs that inspect are attached, in place of the one that only assigns. From the first intercept on that
@@ -101,7 +106,9 @@ impl Door {
             listeners: SockMap::try_from(take(&mut object, "LISTENERS")?)?,
             addresses: HashMap::try_from(take(&mut object, "LOCAL_ADDRESSES")?)?,
             heartbeat: Array::try_from(take(&mut object, "HEARTBEAT")?)?,
+            last_beat: Arc::default(),
             counters: PerCpuArray::try_from(take(&mut object, "COUNTERS")?)?,
+            connections: Connections::new(&mut object)?,
             slots: BTreeMap::new(),
             known_addresses: BTreeSet::new(),
             inspecting: false,
@@ -143,7 +150,10 @@ impl Door {
     /// What is held back, and the maps to claim it with. Gives them once.
     pub fn take_held(&mut self) -> Result<(RingBuf<MapData>, Arc<Flows>), DoorError> {
         self.inspection().map_err(|reason| DoorError::NoInspection(reason.to_owned()))?;
-        Ok((RingBuf::try_from(take(&mut self.object, "HELD_SEGMENTS")?)?, Flows::new(&mut self.object)?))
+        Ok((
+            RingBuf::try_from(take(&mut self.object, "HELD_SEGMENTS")?)?,
+            Flows::new(&mut self.object, Arc::clone(&self.last_beat))?,
+        ))
     }
 
     /// From now on heads of requests to `port`, on connections that the app has, are searched for these names; not
@@ -159,6 +169,19 @@ impl Door {
         }
     }
 
+    /// What is known of connections before the first [`Self::watch`] of their port: see [`Existing`].
+    pub fn remember(&mut self, existing: impl IntoIterator<Item = (Tuple, Existing)>) {
+        if let Ok(inspection) = &mut self.inspection {
+            inspection.remember(existing);
+        }
+    }
+
+    /// What new connections to an inspected port began with, other than HTTP/1.x: bits of
+    /// [`PORT_HTTP2`](redirector_common::PORT_HTTP2) and [`PORT_TLS`](redirector_common::PORT_TLS).
+    pub fn protocols(&self, port: u16) -> u32 {
+        self.inspection.as_ref().map_or(0, |inspection| inspection.protocols(port))
+    }
+
     /// New connections to `port` can go to `listeners`, once they are to: see [`Self::assign`].
     pub fn open_port(&mut self, port: u16, listeners: &PortListeners) -> Result<(), DoorError> {
         let slot = (0..256)
@@ -168,6 +191,9 @@ impl Door {
         self.listeners.set(slot, &listeners.v4, 0)?;
         if let Some(v6) = &listeners.v6 {
             self.listeners.set(slot + 1, v6, 0)?;
+        }
+        for listener in [Some(&listeners.v4), listeners.v6.as_ref()].into_iter().flatten() {
+            self.connections.own(listener)?;
         }
         self.slots.insert(port, slot);
         Ok(())
@@ -235,8 +261,7 @@ impl Door {
 
     /// Says that the agent is alive; due every [`redirector_common::HEARTBEAT_INTERVAL_NS`].
     pub fn beat(&mut self) -> Result<(), DoorError> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
-        self.heartbeat.set(0, now.as_nanos() as u64, 0)?;
+        self.heartbeat.set(0, self.last_beat.beat(), 0)?;
         if let Some(flush) = &mut self.flush_log {
             flush();
         }
@@ -252,6 +277,16 @@ impl Door {
                 (name, per_cpu.map_or(0, |values| values.iter().sum()))
             })
             .collect()
+    }
+
+    /// The map of what the programs know of connections, by socket: see [`redirector_common::Connection`].
+    pub fn connections(&self) -> io::Result<OwnedFd> {
+        self.connections.descriptor()
+    }
+
+    /// The addresses of the namespace.
+    pub fn addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.known_addresses
     }
 
     /// What is attached where, as `interface` → `tcx` or `clsact`.

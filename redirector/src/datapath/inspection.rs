@@ -6,11 +6,13 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError},
 };
-use redirector_common::{Needle, fnv1a_32, name_bit};
+use redirector_common::{Existing, Needle, Tuple, name_bit, scan::name_hash};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The maps of names, by port.
+/// The maps of names and of what is known beforehand, by port.
 pub struct Inspection {
+    existing: HashMap<MapData, Tuple, Existing>,
+    protocols: HashMap<MapData, u16, u32>,
     ports: HashMap<MapData, u16, u32>,
     needles: HashMap<MapData, Needle, u32>,
     of_port: BTreeMap<u16, BTreeSet<Needle>>,
@@ -19,10 +21,37 @@ pub struct Inspection {
 impl Inspection {
     pub fn new(object: &mut Ebpf) -> Result<Self, DoorError> {
         Ok(Self {
+            existing: HashMap::try_from(take(object, "EXISTING")?)?,
+            protocols: HashMap::try_from(take(object, "PORT_PROTOCOLS")?)?,
             ports: HashMap::try_from(take(object, "INSPECTED_PORTS")?)?,
             needles: HashMap::try_from(take(object, "NEEDLES")?)?,
             of_port: BTreeMap::new(),
         })
+    }
+
+    /// To be called right before the first names of a port: see [`Existing`]. What does not fit is left out.
+    pub fn remember(&mut self, existing: impl IntoIterator<Item = (Tuple, Existing)>) {
+        for (tuple, facts) in existing {
+            if self.existing.insert(tuple, facts, 0).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What new connections to `port` began with since its inspection began: bits of
+    /// [`PORT_HTTP2`](redirector_common::PORT_HTTP2) and [`PORT_TLS`](redirector_common::PORT_TLS).
+    pub fn protocols(&self, port: u16) -> u32 {
+        self.protocols.get(&port, 0).unwrap_or_default()
+    }
+
+    /// What was known of connections to a port that is not inspected any more.
+    fn forget(&mut self, port: u16) {
+        let _ = self.protocols.remove(&port);
+        let old: Vec<Tuple> =
+            self.existing.keys().filter_map(Result::ok).filter(|tuple| tuple.app_port == port).collect();
+        for tuple in old {
+            let _ = self.existing.remove(&tuple);
+        }
     }
 
     /// From now on heads of requests to `port` are searched for these names, and for no others; without any they are
@@ -37,6 +66,7 @@ impl Inspection {
         if wanted.is_empty() {
             if !known.is_empty() {
                 self.ports.remove(&port)?;
+                self.forget(port);
             }
         } else {
             self.ports.insert(port, name_bits(known.union(&wanted)), 0)?;
@@ -52,17 +82,14 @@ impl Inspection {
     }
 }
 
-/// What tells most other names from those of headers and lists.
+/// What tells most other names and keys from those that are looked for.
 fn name_bits<'a>(needles: impl IntoIterator<Item = &'a Needle>) -> u32 {
-    needles
-        .into_iter()
-        .filter(|needle| needle.kind != Needle::MEMBER)
-        .fold(0, |bits, needle| bits | name_bit(needle.hash))
+    needles.into_iter().fold(0, |bits, needle| bits | name_bit(needle.hash))
 }
 
 /// A header is looked for by itself, a member by the name of its list and by its key.
 fn entries(port: u16, name: &context::Needle) -> Vec<Needle> {
-    let needle = |kind, text: &str| Needle { port, kind, hash: fnv1a_32(text.as_bytes()) };
+    let needle = |kind, text: &str| Needle { port, kind, hash: name_hash(text.as_bytes()) };
     match name {
         context::Needle::Header(name) => vec![needle(Needle::HEADER, name)],
         context::Needle::Member { field, key } => {

@@ -4,9 +4,11 @@
 //! target's network namespace, and nothing of it survives it.
 
 mod attach;
+mod connections;
 mod door;
 mod inspection;
 mod interfaces;
+mod last_beat;
 mod object;
 mod peername;
 mod rtnetlink;
@@ -14,5 +16,6 @@ mod sweep;
 
 pub use attach::AttachKind;
 pub use door::{Door, DoorError, PortListeners};
+pub use last_beat::LastBeat;
 pub use peername::{PeerNames, PeerNamesError, UpstreamGuard};
 pub use sweep::sweep;

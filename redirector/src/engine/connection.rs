@@ -9,7 +9,7 @@ use super::{
     addresses::{ClientAddr, OriginalDst},
     developer,
     http2::{self, Candidate},
-    live::{self, LiveEnd},
+    live::{self, First, LiveEnd},
     routes::Routes,
     socket::{Expect, Socket},
     splice::{Direction, splice},
@@ -66,7 +66,8 @@ pub(super) struct Connection<'a> {
     pub speaks_http: bool,
     /// The app has had a request over the connection to it.
     pub app_used: bool,
-    pub arrival: Arrival,
+    /// It was the app's before it was ours.
+    pub parked: bool,
 }
 
 /// How a phase leaves the connection.
@@ -103,7 +104,7 @@ pub async fn serve(
             Arrival::Accepted => Some(upstreams.connect().await?),
             Arrival::Parked => None,
         };
-        match run(&client, app, arrival, &upstreams, context).await? {
+        match run(&client, app, &upstreams, context).await? {
             Some(Handover { reason: RawReason::Tls, app, buf, .. }) if context.routes.has_keys() => {
                 // In a box of its own: other connections need no room for it.
                 Box::pin(inside_tls(&mut client, app, buf, &mut upstreams, context)).await
@@ -163,7 +164,7 @@ async fn inside_tls(
         }
         Terminated::Inside { app, settled } => {
             upstreams.tls = Some(settled);
-            run(client, Some(app), Arrival::Accepted, upstreams, context).await
+            run(client, Some(app), upstreams, context).await
         }
     }
 }
@@ -174,11 +175,10 @@ async fn pass_on(client: &Socket, app: &Upstream, from_client: BytesMut, from_ap
     splice(client, &app.socket, direction(from_client), direction(from_app)).await;
 }
 
-/// Serves the connection as HTTP/1.x, or until it is known to be something else.
+/// Serves the connection as HTTP/1.x, or until it is known to be something else. `app`: `None` for one that was parked.
 async fn run(
     client: &Socket,
     mut app: Option<Upstream>,
-    arrival: Arrival,
     upstreams: &ClientUpstreams,
     context: &PortContext,
 ) -> io::Result<Option<Handover>> {
@@ -191,10 +191,10 @@ async fn run(
         framer: RequestFramer::new(),
         speaks_http: false,
         app_used: false,
-        arrival,
+        parked: app.is_none(),
     };
     // The program that parked it compares names only.
-    let mut undecided = arrival == Arrival::Parked;
+    let mut undecided = connection.parked;
     let mut first = None;
     let mut after_developer = false;
     loop {
@@ -211,7 +211,7 @@ async fn run(
                 match waited {
                     Waited::Developer(request) => LiveEnd::Developer(request),
                     Waited::Live(head) => {
-                        first = Some(head);
+                        first = Some(First { head, again: false });
                         app = Some(upstreams.connect().await?);
                         continue;
                     }
@@ -231,6 +231,12 @@ async fn run(
             }
             LiveEnd::AppIdle => {
                 app = None;
+                connection.app_used = false;
+                continue;
+            }
+            LiveEnd::Again(head) => {
+                first = Some(First { head, again: true });
+                app = Some(upstreams.connect().await?);
                 connection.app_used = false;
                 continue;
             }
@@ -257,7 +263,7 @@ async fn run(
         match next {
             Next::Request => {}
             Next::Live(head) => {
-                first = Some(head);
+                first = Some(First { head, again: false });
                 if app.is_none() {
                     app = Some(upstreams.connect().await?);
                 }

@@ -7,10 +7,11 @@
 
 use super::{
     cleared::{ClearedRequests, ClearedResponses, Unanswered},
-    connection::{Arrival, Connection, Next, PortContext},
+    connection::{Connection, Next, PortContext},
     developer::DeveloperRequest,
     http2::{Greeting, read_greeting},
     intercept::Intercept,
+    kept::Kept,
     socket::{Expect, Socket},
     splice::Direction,
     stats::bump,
@@ -60,6 +61,8 @@ pub(super) enum LiveEnd {
     Developer(DeveloperRequest),
     /// The app ended its idle connection, which was not idle to the client.
     AppIdle,
+    /// So it did, and the request at the front of the buffer met that end: it is to be sent to the app again.
+    Again(RequestHead),
     /// The client's first bytes, still in the buffer, are those of another protocol, and the app has seen nothing yet.
     Other {
         reason: RawReason,
@@ -83,8 +86,17 @@ struct Shared {
     used: Cell<bool>,
     /// The client has sent a request.
     speaks_http: Cell<bool>,
+    /// The only request of which the app owes an answer, as long as it may be sent again.
+    kept: RefCell<Option<Kept>>,
     wake_requests: Notify,
     wake_responses: Notify,
+}
+
+/// A request that was decided for the app before this phase. Its head is at the front of the buffer.
+pub(super) struct First {
+    pub head: RequestHead,
+    /// It is sent again, so it is counted already.
+    pub again: bool,
 }
 
 enum RequestsEnd {
@@ -92,6 +104,8 @@ enum RequestsEnd {
     NotUnderstood(RawReason),
     /// The client has sent its last byte.
     Ended,
+    /// The request that is kept could not be written.
+    AppGone(io::Error),
 }
 
 enum ResponsesEnd {
@@ -118,32 +132,37 @@ enum PhaseEnd {
     NotUnderstood(RawReason),
     ClientEnded,
     App(ResponsesEnd),
+    /// The connection to the app broke, or, when something has been answered, that to the client.
+    AppBroke(io::Error),
 }
 
 /// Runs until the app's part of the connection is over or a developer's request is due.
 ///
-/// `first`: a request that was decided for the app already; its head is at the front of the buffer.
 /// `after_developer`: some request of this connection has gone to a developer.
 pub(super) async fn run(
     connection: &mut Connection<'_>,
     app: &Socket,
-    first: Option<RequestHead>,
+    first: Option<First>,
     after_developer: bool,
 ) -> io::Result<LiveEnd> {
-    let Connection { client, context, buf, framer, speaks_http, app_used, arrival, .. } = connection;
-    let parked = *arrival == Arrival::Parked;
+    let Connection { client, context, buf, framer, speaks_http, app_used, parked, .. } = connection;
     // What was read and not yet written outlives the two directions below.
     let mut from_app = BytesMut::new();
-    let shared =
-        Shared { idle: Cell::new(buf.is_empty()), speaks_http: Cell::new(*speaks_http), ..Shared::default() };
+    let shared = Shared {
+        idle: Cell::new(buf.is_empty()),
+        used: Cell::new(*app_used),
+        speaks_http: Cell::new(*speaks_http),
+        ..Shared::default()
+    };
 
     let end = {
-        let mut requests = pin!(requests(client, app, buf, framer, first, context, &shared));
-        let mut responses = pin!(responses(app, client, &mut from_app, context, &shared, parked));
+        let mut requests = pin!(requests(client, app, buf, framer, first, after_developer, context, &shared));
+        let mut responses = pin!(responses(app, client, &mut from_app, context, &shared, *parked));
         tokio::select! {
             biased;
             end = &mut requests => match end? {
                 RequestsEnd::Developer(request) => {
+                    shared.kept.take();
                     // The app answers first what it got first.
                     shared.stopping.set(true);
                     shared.wake_responses.notify_one();
@@ -154,10 +173,16 @@ pub(super) async fn run(
                 }
                 RequestsEnd::NotUnderstood(reason) => PhaseEnd::NotUnderstood(reason),
                 RequestsEnd::Ended => PhaseEnd::ClientEnded,
+                RequestsEnd::AppGone(error) => PhaseEnd::AppBroke(error),
             },
-            end = &mut responses => PhaseEnd::App(end?),
+            end = &mut responses => end.map_or_else(PhaseEnd::AppBroke, PhaseEnd::App),
         }
     };
+    if let PhaseEnd::App(ResponsesEnd::Closed) | PhaseEnd::AppBroke(_) = end
+        && let Some(kept) = shared.kept.take()
+    {
+        return Ok(LiveEnd::Again(kept.put_back(buf)));
+    }
     *app_used |= shared.used.get();
     *speaks_http = shared.speaks_http.get();
     // Nothing has passed yet: what the client speaks can still be taken up from its first byte.
@@ -182,6 +207,7 @@ pub(super) async fn run(
         PhaseEnd::App(ResponsesEnd::NotUnderstood(reason)) => splice(false, false, Some(reason.into())),
         PhaseEnd::App(ResponsesEnd::Switched | ResponsesEnd::Settled) => splice(false, false, None),
         PhaseEnd::App(ResponsesEnd::Drained) => LiveEnd::Next(Next::Close),
+        PhaseEnd::AppBroke(error) => return Err(error),
     })
 }
 
@@ -200,15 +226,22 @@ async fn requests(
     app: &Socket,
     buf: &mut BytesMut,
     framer: &mut RequestFramer,
-    first: Option<RequestHead>,
+    first: Option<First>,
+    after_developer: bool,
     context: &PortContext,
     shared: &Shared,
 ) -> io::Result<RequestsEnd> {
     let mut cleared = ClearedRequests::new();
     let mut at_boundary = false;
-    if let Some(head) = first {
+    // The app may be about to end what is an idle connection to it, and not to the client.
+    let may_be_stale = || after_developer && shared.used.get() && shared.unanswered.borrow().is_empty();
+    if let Some(First { head, again }) = first {
         at_boundary = head.safe_without_body;
-        admit(&head, &mut cleared, context, shared);
+        let stale = may_be_stale();
+        admit(&head, again, &mut cleared, context, shared);
+        if stale && let Err(error) = write_kept(app, buf, head, &mut cleared, shared).await {
+            return Ok(RequestsEnd::AppGone(error));
+        }
     }
     loop {
         let must_wait = || shared.switching.get() || shared.unanswered.borrow().len() >= MAX_UNANSWERED;
@@ -235,7 +268,13 @@ async fn requests(
                             target,
                         }));
                     }
-                    Decision::Live => admit(&head, &mut cleared, context, shared),
+                    Decision::Live => {
+                        let stale = may_be_stale();
+                        admit(&head, false, &mut cleared, context, shared);
+                        if stale && let Err(error) = write_kept(app, buf, head, &mut cleared, shared).await {
+                            return Ok(RequestsEnd::AppGone(error));
+                        }
+                    }
                 }
             }
             RequestStep::Body(len) => cleared.add_body(len),
@@ -291,10 +330,37 @@ pub(super) fn decide(request: &RequestView<'_>, protocol: Protocol, context: &Po
     Decision::Developer { intercept, method: request.method.to_owned(), target: request.target.to_owned() }
 }
 
+/// Writes the admitted request with all that is cleared before it, and keeps it if it may be sent again.
+async fn write_kept(
+    app: &Socket,
+    buf: &mut BytesMut,
+    head: RequestHead,
+    cleared: &mut ClearedRequests,
+    shared: &Shared,
+) -> io::Result<()> {
+    if cleared.len() == head.len {
+        *shared.kept.borrow_mut() = Kept::of(head, buf);
+    }
+    cleared.write(app, buf, &shared.unanswered).await?;
+    if let Some(kept) = shared.kept.borrow_mut().as_mut() {
+        kept.mark_written();
+    }
+    Ok(())
+}
+
 /// Notes that the app owes an answer. Before the request is written: the answer may come at any time after.
-fn admit(head: &RequestHead, cleared: &mut ClearedRequests, context: &PortContext, shared: &Shared) {
+fn admit(
+    head: &RequestHead,
+    again: bool,
+    cleared: &mut ClearedRequests,
+    context: &PortContext,
+    shared: &Shared,
+) {
+    shared.kept.take();
     cleared.add_head(head.len);
-    context.stats.live.bump(Protocol::Http1);
+    if !again {
+        context.stats.live.bump(Protocol::Http1);
+    }
     shared.used.set(true);
     shared.switching.set(head.wants_switch);
     shared.unanswered.borrow_mut().push_back(Unanswered::from(head));
@@ -393,6 +459,9 @@ async fn responses(
             ResponseStep::NeedMore => {
                 cleared.write(client, buf, &context.stats).await?;
                 eof = app.read(buf, expect).await? == 0;
+                if !eof {
+                    shared.kept.take();
+                }
                 cleared.mark_read();
             }
         }

@@ -8,6 +8,7 @@
 //! | `connection` | one client connection from accept to close |
 //! | `live` | the live route: requests to the app, answers to the client |
 //! | `cleared` | what of a buffer may be passed on, and how long it has been here |
+//! | `kept` | a request that may be sent to the app a second time |
 //! | `developer` | one request on the developer's route |
 //! | `http2` | connections that speak HTTP/2: their streams, on both routes |
 //! | `waiting` | between requests, without the app |
@@ -27,6 +28,7 @@ mod connection;
 mod developer;
 mod http2;
 mod intercept;
+mod kept;
 mod live;
 mod refusal;
 mod replay;
@@ -41,6 +43,7 @@ mod waiting;
 pub use added_latency::Buckets;
 pub use addresses::{ClientAddr, OriginalDst};
 pub use connection::{Arrival, PortContext, serve};
+pub use http2::speaks_http2;
 pub use intercept::Intercept;
 pub use routes::Routes;
 pub use stats::{InterceptStats, Outcomes, PortStats, bump};

@@ -31,7 +31,7 @@ impl Routes {
     }
 
     /// Is there a key, so that TLS can be looked into?
-    pub(super) fn has_keys(&self) -> bool {
+    pub fn has_keys(&self) -> bool {
         self.snapshot().iter().any(|intercept| !intercept.keys.is_empty())
     }
 

@@ -9,7 +9,7 @@ use crate::{
 };
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 /// Counts of one intercepted port.
@@ -23,6 +23,8 @@ pub struct PortStats {
     pub requests: ByProtocol,
     /// Requests that went to the app.
     pub live: ByProtocol,
+    /// What new connections of the app's began with: bits of [`PORT_HTTP2`](redirector_common::PORT_HTTP2) and others.
+    pub began_with: AtomicU32,
     /// Connections (or what was left of them) spliced without being understood.
     pub uncovered: ByReason,
     /// Connections that were the app's before they were ours.

@@ -1,7 +1,7 @@
 //! Between requests of a connection that only developers use: the app is not bothered until it is needed.
 
 use super::{
-    connection::{Arrival, Connection},
+    connection::Connection,
     developer::DeveloperRequest,
     live::{Decision, UNDECIDED, decide},
     socket::Expect,
@@ -30,7 +30,7 @@ pub(super) enum Waited {
 }
 
 pub(super) async fn run(connection: &mut Connection<'_>) -> io::Result<Waited> {
-    let Connection { client, context, buf, framer, speaks_http, arrival, .. } = connection;
+    let Connection { client, context, buf, framer, speaks_http, parked, .. } = connection;
     let mut drain = context.drain.clone();
     loop {
         let pending = match framer.next(buf, |request| decide(request, Protocol::Http1, context)) {
@@ -56,7 +56,7 @@ pub(super) async fn run(connection: &mut Connection<'_>) -> io::Result<Waited> {
                     read = timeout(IDLE, read) => match read {
                         Ok(read) => read?,
                         Err(_) => {
-                            if *arrival == Arrival::Parked {
+                            if *parked {
                                 bump(&context.stats.parking.retired);
                             }
                             return Ok(Waited::Over);

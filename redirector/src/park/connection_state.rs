@@ -1,10 +1,8 @@
 //! All that makes a socket the other end of an existing connection, as pure data: what the client's held segment
 //! says, put together with what the kernel knows of the app's socket.
 
-use super::{
-    app_socket::{SocketFacts, State},
-    held::HeldSegment,
-};
+use super::held::HeldSegment;
+use crate::sock_diag::{SocketFacts, State};
 use thiserror::Error;
 
 /// The parameters of a connection at the moment at which it changes hands.
@@ -59,14 +57,15 @@ impl ConnectionState {
         if app.state != State::Established {
             return Err(Unfit::NotEstablished);
         }
-        // The held segment acknowledges what the app had sent when it came, and the app's socket has not seen it.
-        if app.unacknowledged != held.unacknowledged {
-            return Err(Unfit::AppHasSpoken);
-        }
         if app.device != 0 {
             return Err(Unfit::BoundToDevice);
         }
         let facts = app.connection.as_ref().ok_or(Unfit::NotDescribed)?;
+        // Not what is unacknowledged: an earlier acknowledgement may have been on its way when the segment was held.
+        let said = (facts.acknowledged as u32).wrapping_add(app.unacknowledged);
+        if said != held.said {
+            return Err(Unfit::AppHasSpoken);
+        }
         if facts.ecn {
             return Err(Unfit::Ecn);
         }
@@ -107,17 +106,15 @@ mod tests {
     use proptest::prelude::*;
     use redirector_common::Tuple;
 
-    use super::{
-        super::{app_socket::ConnectionFacts, options::Timestamps},
-        *,
-    };
+    use super::{super::options::Timestamps, *};
+    use crate::sock_diag::facts::ConnectionFacts;
 
     fn held() -> HeldSegment {
         HeldSegment {
             tuple: Tuple { client: [0; 16], app: [0; 16], client_port: 1, app_port: 2 },
             seq: 1000,
             ack: 5000,
-            unacknowledged: 300,
+            said: 2300,
             window: 502,
             timestamps: Some(Timestamps { value: 77, echo: 90_000 }),
             payload: b"GET / HTTP/1.1\r\n\r\n".to_vec(),
@@ -130,6 +127,7 @@ mod tests {
             unacknowledged: 300,
             device: 0,
             connection: Some(ConnectionFacts {
+                acknowledged: (1 << 32) + 2000,
                 timestamps: true,
                 microseconds: false,
                 sack: true,

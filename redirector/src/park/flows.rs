@@ -4,14 +4,17 @@
 //! segment on to the app, or the agent, which then has parked it. There is no third outcome and no moment in between,
 //! wherever either of them is stopped.
 
-use super::app_socket::{SockDiag, State};
-use crate::datapath::DoorError;
+use crate::{
+    datapath::{DoorError, LastBeat},
+    sock_diag::{SockDiag, State},
+};
 use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError},
 };
 use redirector_common::{AddressBytes, Flow, Held, Tuple};
 use std::{
+    collections::VecDeque,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -29,6 +32,8 @@ pub enum ClaimError {
     Expired,
     #[error("the connection is being moved or is parked already")]
     Taken,
+    #[error("the agent is late with its heartbeat, and may be taken for one that hangs")]
+    Late,
     #[error("cannot change an eBPF map: {0}")]
     Map(#[from] MapError),
 }
@@ -38,8 +43,9 @@ pub struct Flows {
     holds: Mutex<HashMap<MapData, Tuple, Held>>,
     flows: Mutex<HashMap<MapData, Tuple, Flow>>,
     agent_ports: Mutex<HashMap<MapData, u16, u16>>,
+    last_beat: Arc<LastBeat>,
     /// Parked connections that the agent has done with, and whose sockets may still be there.
-    ended: Mutex<Vec<Ended>>,
+    ended: Mutex<VecDeque<Ended>>,
     /// Parked connections that the agent serves.
     served: Mutex<usize>,
 }
@@ -53,12 +59,13 @@ struct Ended {
 impl Flows {
     /// # Errors
     /// When the embedded object is not the one that this agent was built for.
-    pub fn new(object: &mut Ebpf) -> Result<Arc<Self>, DoorError> {
+    pub fn new(object: &mut Ebpf, last_beat: Arc<LastBeat>) -> Result<Arc<Self>, DoorError> {
         let mut take = |name| object.take_map(name).ok_or(DoorError::Missing(name));
         Ok(Arc::new(Self {
             holds: Mutex::new(HashMap::try_from(take("HOLDS")?)?),
             flows: Mutex::new(HashMap::try_from(take("FLOWS")?)?),
             agent_ports: Mutex::new(HashMap::try_from(take("AGENT_PORTS")?)?),
+            last_beat,
             ended: Mutex::default(),
             served: Mutex::default(),
         }))
@@ -93,8 +100,17 @@ impl Flows {
 
     /// Forgets parked connections whose sockets are gone, the agent's and the app's. Call it now and then, inside the
     /// namespace.
+    ///
+    /// A socket in TIME_WAIT is there for a minute, so a part of them is looked at each time: the calls take some
+    /// milliseconds however many connections have ended.
     pub fn sweep(&self, diag: &SockDiag) {
-        let ended = std::mem::take(&mut *lock(&self.ended));
+        const AT_LEAST: usize = 64;
+        const CALLS: usize = 16;
+        let ended: Vec<_> = {
+            let mut ended = lock(&self.ended);
+            let part = ended.len().min(AT_LEAST.max(ended.len() / CALLS));
+            ended.drain(..part).collect()
+        };
         let (gone, left): (Vec<_>, Vec<_>) = ended.into_iter().partition(|ended| {
             // The program deletes an entry when the client comes back with a new connection.
             let forgotten = matches!(lock(&self.flows).get(&ended.tuple, 0), Err(MapError::KeyNotFound));
@@ -148,8 +164,12 @@ impl Moving {
     /// Makes the connection the agent's: its segments go to `agent_port` from now on.
     ///
     /// # Errors
-    /// [`ClaimError::Expired`]: it is the app's.
+    /// [`ClaimError::Expired`], [`ClaimError::Late`]: it is the app's.
     pub fn commit(mut self) -> Result<ParkedFlow, ClaimError> {
+        // When the agent counts as hung the program forgets a connection that is moving, perhaps just as it is parked.
+        if self.flows.last_beat.is_late() {
+            return Err(ClaimError::Late);
+        }
         if let Err(error) = lock(&self.flows.holds).remove(&self.tuple) {
             return Err(if is(&error, libc::ENOENT) { ClaimError::Expired } else { error.into() });
         }
@@ -184,7 +204,7 @@ pub struct ParkedFlow {
 
 impl Drop for ParkedFlow {
     fn drop(&mut self) {
-        lock(&self.flows.ended).push(Ended { tuple: self.tuple, agent_port: self.agent_port });
+        lock(&self.flows.ended).push_back(Ended { tuple: self.tuple, agent_port: self.agent_port });
         *lock(&self.flows.served) -= 1;
     }
 }

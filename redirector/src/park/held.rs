@@ -19,8 +19,8 @@ pub struct HeldSegment {
     pub seq: u32,
     /// What the app's socket would send next; the client has all before it.
     pub ack: u32,
-    /// Bytes that the app's socket had sent and not yet seen acknowledged.
-    pub unacknowledged: u32,
+    /// Bytes that the app's socket had sent in all, modulo 2^32.
+    pub said: u32,
     /// As it stands in the header: not yet scaled.
     pub window: u16,
     pub timestamps: Option<Timestamps>,
@@ -73,7 +73,7 @@ impl HeldSegment {
             tuple,
             seq: u32::from_ne_bytes(fixed.bytes(offset_of!(Record, seq))),
             ack: u32::from_ne_bytes(fixed.bytes(offset_of!(Record, ack))),
-            unacknowledged: u32::from_ne_bytes(fixed.bytes(offset_of!(Record, unacknowledged))),
+            said: u32::from_ne_bytes(fixed.bytes(offset_of!(Record, said))),
             window: u16::from_ne_bytes(fixed.bytes(offset_of!(Record, window))),
             timestamps,
             payload: payload.to_vec(),
@@ -120,7 +120,7 @@ mod tests {
         put(offset_of!(Record, tuple) + offset_of!(Tuple, client_port), &40_000_u16.to_ne_bytes());
         put(offset_of!(Record, seq), &1_u32.to_ne_bytes());
         put(offset_of!(Record, ack), &2_u32.to_ne_bytes());
-        put(offset_of!(Record, unacknowledged), &9_u32.to_ne_bytes());
+        put(offset_of!(Record, said), &9_u32.to_ne_bytes());
         put(offset_of!(Record, window), &3_u16.to_ne_bytes());
         put(offset_of!(Record, flags), &[flags]);
         put(offset_of!(Record, options_len), &[options.len() as u8]);
@@ -137,7 +137,7 @@ mod tests {
         let held = HeldSegment::parse(&record(ACK | 8, &options, b"GET")).unwrap();
         assert_eq!((held.tuple.app, held.tuple.client_port), ([7; 16], 40_000));
         assert_eq!((held.seq, held.ack, held.window, held.payload.as_slice()), (1, 2, 3, b"GET".as_slice()));
-        assert_eq!(held.unacknowledged, 9);
+        assert_eq!(held.said, 9);
         assert_eq!(held.timestamps, Some(Timestamps { value: 7, echo: 9 }));
     }
 

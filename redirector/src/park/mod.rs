@@ -6,14 +6,12 @@
 //! | `held` | the segment that the eBPF program has held back |
 //! | `held_ring` | where it comes from |
 //! | `options` | its TCP options |
-//! | `app_socket` | what the kernel knows of the app's socket |
 //! | `connection_state` | both put together: all that the new socket must be. Pure data |
 //! | `repair` | makes the socket |
 //! | `farewell` | tells the app that the client has finished |
 //! | `flows` | the maps through which the eBPF programs are told, and whose deletion decides who has a connection |
 //! | `mover` | one move, from the held segment to a connection of the agent's |
 
-mod app_socket;
 mod connection_state;
 mod farewell;
 mod flows;

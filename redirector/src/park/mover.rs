@@ -1,14 +1,16 @@
 //! One move: from a segment that is held to a connection of the agent's.
 
 use super::{
-    app_socket::{SockDiag, State},
     connection_state::{ConnectionState, Unfit},
     farewell::{Farewell, Impersonator},
     flows::{ClaimError, Flows, ParkedFlow, addresses},
     held::HeldSegment,
     repair::Repaired,
 };
-use crate::engine::{ClientAddr, OriginalDst};
+use crate::{
+    engine::{ClientAddr, OriginalDst},
+    sock_diag::{SockDiag, State},
+};
 use std::{
     io,
     net::{SocketAddr, TcpStream},
@@ -74,7 +76,7 @@ impl Mover {
         let facts = self.diag().look_up(app, client).map_err(NotParked::Diag)?;
         let state = ConnectionState::of(held, &facts.ok_or(Unfit::NotEstablished)?)?;
         let agent = SocketAddr::new(app.ip(), agent_port);
-        let repaired = Repaired::build(&state, &held.payload, agent, client).map_err(NotParked::Socket)?;
+        let repaired = self.build(&state, &held.payload, agent, client).map_err(NotParked::Socket)?;
         let flow = moving.commit()?;
         let stream = repaired.go_live().map_err(NotParked::Socket)?;
         Ok(Parked {
@@ -84,6 +86,26 @@ impl Mover {
             farewell: Farewell::from(held),
             flow,
         })
+    }
+
+    /// The client may have used its port for a connection that has ended a moment ago, and whose end on our side is still
+    /// remembered. The client has said that it is over: with a new connection.
+    fn build(
+        &self,
+        state: &ConnectionState,
+        payload: &[u8],
+        agent: SocketAddr,
+        client: SocketAddr,
+    ) -> io::Result<Repaired> {
+        match Repaired::build(state, payload, agent, client) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrNotAvailable
+                    && matches!(self.diag().forget(agent, client), Ok(true)) =>
+            {
+                Repaired::build(state, payload, agent, client)
+            }
+            outcome => outcome,
+        }
     }
 
     /// Gives back a segment that could not even be read.

@@ -2,13 +2,13 @@
 //! flight. In network namespaces of their own; needs root.
 
 use super::{
-    app_socket::{ConnectionFacts, SockDiag, State},
     connection_state::ConnectionState,
     farewell::{Farewell, Impersonator},
     held::HeldSegment,
     options::Timestamps,
     repair::Repaired,
 };
+use crate::sock_diag::{SockDiag, State, facts::ConnectionFacts};
 use nix::sched::{CloneFlags, unshare};
 use redirector_common::Tuple;
 use std::{
@@ -65,7 +65,7 @@ impl Wire {
             tuple: Tuple { client: [0; 16], app: [0; 16], client_port: 0, app_port: 0 },
             seq,
             ack,
-            unacknowledged: 0,
+            said: facts.acknowledged as u32,
             window: 512,
             timestamps: facts.timestamps.then_some(Timestamps { value: clock, echo: app_clock }),
             payload: payload.to_vec(),

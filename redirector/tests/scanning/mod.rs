@@ -5,8 +5,7 @@
 use proptest::prelude::*;
 use redirector::context::{Condition, Matcher, Needle};
 use redirector::http1::{MethodKind, RequestFramer, RequestStep};
-use redirector_common::fnv1a_32;
-use redirector_common::scan::{BLOCK, Block, END, HEAD, Needles, RequestScan, ResponseScan};
+use redirector_common::scan::{BLOCK, Block, END, HEAD, Needles, RequestScan, ResponseScan, name_hash};
 use std::collections::BTreeSet;
 
 /// What a scan said: where in the stream something ended.
@@ -71,7 +70,7 @@ fn drive(scan: &mut impl Scan, stream: &[u8], by: By) -> Vec<Seen> {
         }
         let len = (*sizes.next().unwrap()).min(stream.len() - at);
         // What is behind the end must not be looked at.
-        let mut block = Block { bytes: [b'\n'; BLOCK] };
+        let mut block = Block::filled(b'\n');
         block.bytes[..len].copy_from_slice(&stream[at..at + len]);
         let mut within = 0;
         while within < len {
@@ -174,10 +173,10 @@ impl Wanted {
         let mut wanted = Self::default();
         for needle in matcher.needles().unwrap() {
             match needle {
-                Needle::Header(name) => drop(wanted.headers.insert(fnv1a_32(name.as_bytes()))),
+                Needle::Header(name) => drop(wanted.headers.insert(name_hash(name.as_bytes()))),
                 Needle::Member { field, key } => {
-                    wanted.lists.insert(fnv1a_32(field.as_bytes()));
-                    wanted.members.insert(fnv1a_32(key.as_bytes()));
+                    wanted.lists.insert(name_hash(field.as_bytes()));
+                    wanted.members.insert(name_hash(key.as_bytes()));
                 }
             }
         }

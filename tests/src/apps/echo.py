@@ -1,4 +1,4 @@
-"""An HTTP/1.1 app that reports what it was sent: echo.py NAME PORT... [--dual-stack] [--file PATH] [--tls CERT KEY]
+"""An HTTP/1.1 app that reports what it was sent: echo.py NAME PORT... [--dual-stack] [--reuse-port] [--file PATH] [--tls CERT KEY]
 
 Any path answers with a JSON report of the request. Special paths:
 
@@ -181,6 +181,8 @@ async def main():
     servers = []
     for port in options.ports:
         how = {"limit": 1 << 20, "backlog": 4096, "ssl": tls(*options.tls) if options.tls else None}
+        if options.reuse_port:
+            how["reuse_port"] = True
         if options.dual_stack:
             listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
             servers.append(await asyncio.start_server(serve, sock=listener, **how))
@@ -200,6 +202,7 @@ arguments = argparse.ArgumentParser()
 arguments.add_argument("name")
 arguments.add_argument("ports", nargs="+", type=int)
 arguments.add_argument("--dual-stack", action="store_true")
+arguments.add_argument("--reuse-port", action="store_true")
 arguments.add_argument("--file")
 arguments.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
 options = arguments.parse_args()

@@ -6,13 +6,13 @@ use lab::{Agent, App, Family, Lab, Nginx, Server, eventually};
 
 use crate::scene::{
     ALICE, LOCAL, PORT, Route, ask_whoami, assert_all_carried, assert_routing, for_alice, in_lab,
-    intercepted, served_by, text,
+    intercepted_by_each_datapath, served_by, text,
 };
 
 #[test]
 fn requests_are_routed_over_ipv4_and_ipv6() {
     // The assertion of most scenes: both families, both routes.
-    intercepted(|scene| assert_routing(scene.lab));
+    intercepted_by_each_datapath(|scene| assert_routing(scene.lab));
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_dual_stack_app_sees_ipv4_clients_as_mapped_addresses() {
 
 #[test]
 fn an_app_with_a_listener_per_family_sees_plain_addresses() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         assert_seen_as(scene.lab, Family::V4, scene.lab.client.v4.into());
         assert_seen_as(scene.lab, Family::V6, scene.lab.client.v6.into());
     });
@@ -81,7 +81,7 @@ fn accept_and_getpeername_agree_on_the_client() {
 
 #[test]
 fn connections_from_within_the_pod_are_not_touched() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         let pod = &scene.lab.pod;
         for family in Family::BOTH {
             let own = pod.ip(family);
@@ -102,7 +102,7 @@ fn connections_from_within_the_pod_are_not_touched() {
 
 #[test]
 fn other_ports_of_the_pod_are_not_touched() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         let report = ask_whoami(&scene.lab.client, scene.lab.pod.at(crate::scene::DIRECT), ALICE).json();
         assert_eq!(text(&report, "served_by"), "app");
         assert_eq!(text(&report, "peer"), scene.lab.client.v4.to_string());

@@ -224,7 +224,7 @@ fn bad_answers_of_the_app_reach_the_client_byte_for_byte() {
 
 #[test]
 fn garbage_at_the_developers_port_harms_nobody() {
-    crate::scene::intercepted(|scene| {
+    crate::scene::intercepted_by_each_datapath(|scene| {
         for garbage in [
             b"GET / HTTP/1.1\r\n\r\n".as_slice(),
             &[0; 100_000],

@@ -6,7 +6,9 @@ use lab::{Agent, App, Curl, Family, Lab, Process};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::scene::{DIRECT, LOCAL, PORT, Route, for_alice, in_lab, intercepted, text, who_answers};
+use crate::scene::{
+    DIRECT, LOCAL, PORT, Route, for_alice, in_lab, intercepted_by_each_datapath, text, who_answers,
+};
 
 const SIZE: u64 = 100 << 20;
 
@@ -39,7 +41,7 @@ fn a_hundred_mebibytes_come_down_unchanged_on_both_routes() {
 
 #[test]
 fn a_hundred_mebibytes_go_up_unchanged_on_both_routes() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         let (file, digest) = random_file(scene.lab, SIZE);
         let url = format!("http://{}/", scene.lab.pod.at(PORT));
         for fields in [vec![], vec!["Transfer-Encoding: chunked"]] {
@@ -58,7 +60,7 @@ fn a_hundred_mebibytes_go_up_unchanged_on_both_routes() {
 
 #[test]
 fn a_developers_server_that_does_not_read_stalls_no_live_traffic() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         let lab = scene.lab;
         let (file, digest) = random_file(lab, 20 << 20);
         let url = format!("http://{}/", lab.pod.at(PORT));

@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use lab::{App, Intercept, eventually};
 
 use crate::scene::{
-    ALICE, LOCAL, PORT, Route, Scene, assert_routing, eventually_answers, for_alice, in_lab, intercepted,
-    served_by, who_answers,
+    ALICE, LOCAL, PORT, Route, Scene, assert_routing, eventually_answers, for_alice, in_lab,
+    intercepted_by_each_datapath, served_by, who_answers,
 };
 
 #[test]
@@ -42,7 +42,7 @@ fn while_the_developer_is_gone_the_app_answers() {
 
 #[test]
 fn a_laptop_that_falls_asleep_is_noticed_and_welcome_when_it_wakes() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.alice.freeze();
         eventually_answers(scene.lab, ALICE, "app");
         let list = scene.agent.list();
@@ -55,7 +55,7 @@ fn a_laptop_that_falls_asleep_is_noticed_and_welcome_when_it_wakes() {
 
 #[test]
 fn a_cable_that_is_pulled_is_noticed_and_the_developer_comes_back() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         let lab = scene.lab;
         lab.node.netns.ip("link set veth-dev down");
         eventually_answers(lab, ALICE, "app");
@@ -104,7 +104,7 @@ fn a_local_server_that_dies_in_mid_answer_does_not_harm_the_app() {
 
 #[test]
 fn each_routed_request_is_a_line_on_the_developers_screen() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         let lab = scene.lab;
         let mut connection = scene.connect();
         connection.ask(Route::Alice.request("POST", "/first?a=b", "Content-Length: 3\r\n", "abc"));

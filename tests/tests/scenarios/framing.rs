@@ -4,11 +4,11 @@ use std::iter;
 
 use lab::Response;
 
-use crate::scene::{PORT, Route, in_lab, intercepted, served_by, text};
+use crate::scene::{PORT, Route, in_lab, intercepted_by_each_datapath, served_by, text};
 
 #[test]
 fn chunked_answers_with_trailers_come_unchanged() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             [connection.ask(route.get("/chunked?parts=50")).text(), connection.ask(route.get("/")).text()]
         });
@@ -18,7 +18,7 @@ fn chunked_answers_with_trailers_come_unchanged() {
 
 #[test]
 fn chunked_requests_with_trailers_arrive_whole() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             let fields = "Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n";
             let body =
@@ -35,7 +35,7 @@ fn chunked_requests_with_trailers_arrive_whole() {
 
 #[test]
 fn a_client_that_waits_for_100_continue_gets_it_from_the_server() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             let fields = "Expect: 100-continue\r\nContent-Length: 5\r\n";
             let interim = connection.ask(route.request("PUT", "/", fields, ""));
@@ -49,7 +49,7 @@ fn a_client_that_waits_for_100_continue_gets_it_from_the_server() {
 
 #[test]
 fn a_server_that_refuses_an_expectation_is_heard() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             let fields = "Expect: 100-continue\r\nContent-Length: 5\r\n";
             let refusal = connection.ask(route.request("PUT", "/refuse", fields, ""));
@@ -62,7 +62,7 @@ fn a_server_that_refuses_an_expectation_is_heard() {
 
 #[test]
 fn interim_answers_are_not_taken_for_the_answer() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             let hints = connection.ask(route.get("/interim"));
             assert_eq!(hints.status, 103);
@@ -75,7 +75,7 @@ fn interim_answers_are_not_taken_for_the_answer() {
 
 #[test]
 fn an_answer_before_the_end_of_the_request_comes_at_once() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             let early = connection.ask(route.request("POST", "/early", "Content-Length: 10\r\n", "hello"));
             connection.send("world");
@@ -88,7 +88,7 @@ fn an_answer_before_the_end_of_the_request_comes_at_once() {
 
 #[test]
 fn answers_without_a_body_leave_the_connection_usable() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             let mut answers = Vec::new();
             for (method, path) in
@@ -106,7 +106,7 @@ fn answers_without_a_body_leave_the_connection_usable() {
 
 #[test]
 fn http_1_0_is_answered_as_the_server_answers_it() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             let request = format!("GET / HTTP/1.0\r\n{}\r\nConnection: close\r\n\r\n", route.header());
             connection.send(request);
@@ -118,7 +118,7 @@ fn http_1_0_is_answered_as_the_server_answers_it() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             let requests = (0..20).flat_map(|number| {
                 let body = "x".repeat(number);
@@ -137,7 +137,7 @@ fn pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn pipelined_requests_of_different_routes_are_answered_in_order() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         // The slow answers of one route must hold up the fast ones of the other.
         for slow in Route::BOTH {
             let mut connection = scene.connect();
@@ -156,7 +156,7 @@ fn pipelined_requests_of_different_routes_are_answered_in_order() {
 
 #[test]
 fn a_body_that_looks_like_a_request_is_a_body() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         for (route, other) in [(Route::Live, Route::Alice), (Route::Alice, Route::Live)] {
             let inner = String::from_utf8(other.get("/inner")).unwrap();
             let mut connection = scene.connect();
@@ -177,7 +177,7 @@ fn a_body_that_looks_like_a_request_is_a_body() {
 
 #[test]
 fn a_request_may_come_byte_by_byte() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             let request =
                 route.request("POST", "/", "Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\nA: b\r\n\r\n");
@@ -193,7 +193,7 @@ fn a_request_may_come_byte_by_byte() {
 
 #[test]
 fn heads_of_up_to_64_kib_are_routed() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             // The context comes last; the whole head is a little less than 64 KiB.
             let filler: String =

@@ -9,11 +9,13 @@ use std::{
 
 use lab::{Agent, App, Peer, Server, eventually};
 
-use crate::scene::{LOCAL, PORT, Route, assert_carried, for_alice, in_lab, intercepted, served_by, text};
+use crate::scene::{
+    LOCAL, PORT, Route, assert_carried, for_alice, in_lab, intercepted_by_each_datapath, served_by, text,
+};
 
 #[test]
 fn a_client_that_has_finished_sending_gets_its_answer() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             connection.send(route.get("/slow?ms=200"));
             connection.finish_sending();

@@ -1,16 +1,20 @@
 //! Every request is routed by its own head, whatever went before it on its connection.
 
-use std::{io::Write as _, net::TcpStream};
+use std::{
+    io::Write as _,
+    net::TcpStream,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
-use lab::{Agent, App, Connection, Curl, Peer, Server, eventually};
+use lab::{Agent, App, Connection, Curl, Lab, Peer, Server, eventually};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 
-use crate::scene::{LOCAL, PORT, Route, for_alice, in_lab, intercepted, served_by, text};
+use crate::scene::{LOCAL, PORT, Route, for_alice, in_lab, intercepted_by_each_datapath, served_by, text};
 
 #[test]
 fn requests_on_one_connection_are_routed_one_by_one() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         let to = scene.lab.pod.at(PORT);
         let routes: Vec<Route> = Route::BOTH.into_iter().cycle().take(20).collect();
         let curl = routes
@@ -39,7 +43,7 @@ fn requests_on_one_connection_are_routed_one_by_one() {
 #[test]
 fn a_connection_routes_in_any_order_of_routes() {
     use Route::{Alice, Live};
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         for order in [[Alice, Alice, Live], [Alice, Live, Alice], [Live, Live, Alice], [Live, Alice, Alice]] {
             let mut connection = scene.connect();
             for route in order {
@@ -72,7 +76,7 @@ fn a_thousand_connections_at_once_get_their_own_answers() {
 
 #[test]
 fn a_connection_that_the_server_closes_is_closed_for_the_client() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             let answer = connection.ask(route.get("/close"));
             (answer.text(), connection.rest_text())
@@ -84,7 +88,7 @@ fn a_connection_that_the_server_closes_is_closed_for_the_client() {
 
 #[test]
 fn a_client_that_asks_to_close_gets_its_answer_and_the_end() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             connection.send(route.request("GET", "/", "Connection: close\r\n", ""));
             connection.rest_text()
@@ -94,7 +98,7 @@ fn a_client_that_asks_to_close_gets_its_answer_and_the_end() {
 
 #[test]
 fn an_app_that_closes_after_its_answer_is_seen_to_close_after_a_developers_request_too() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         for path in ["/until-close", "/close"] {
             let mut connection = scene.connect();
             assert_eq!(served_by(&connection.ask(Route::Alice.get("/"))), "alice");
@@ -130,9 +134,74 @@ fn an_app_that_ends_an_idle_connection_does_not_end_that_of_a_developers_client(
     });
 }
 
+/// An app whose first connection gets one answer, and is closed when the second request has come, without an answer or in
+/// the middle of one. Other connections get answers.
+fn app_that_ends_its_first_connection(lab: &Lab, last_words: &'static [u8]) -> Server {
+    let first = AtomicBool::new(true);
+    Server::start(&lab.pod.netns, lab.pod.at(PORT), move |mut stream: &TcpStream, peer: &Peer| {
+        let ends = first.swap(false, Relaxed);
+        for count in 1.. {
+            let requests = || String::from_utf8_lossy(&peer.received()).matches("\r\n\r\n").count();
+            eventually("a request, or the end", || requests() >= count || peer.ended());
+            if ends && count == 2 {
+                return stream.write_all(last_words);
+            }
+            if peer.ended() {
+                return Ok(());
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp")?;
+            if String::from_utf8_lossy(&peer.received()).contains("Connection: close") {
+                return Ok(());
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Has the app's connection idle while alice answers, and then makes a request that meets its end; gives what the client got
+/// for that, and how many connections the app had.
+fn meet_the_end(method: &str, last_words: &'static [u8]) -> (String, usize) {
+    let mut outcome = None;
+    in_lab(|lab| {
+        let app = app_that_ends_its_first_connection(lab, last_words);
+        let agent = Agent::start(lab);
+        let _alice_app = App::echo(lab, &lab.dev, "alice", &[LOCAL]);
+        let _alice = for_alice(lab, &agent).argument("--datapath").argument("proxy").start(lab);
+        let mut connection = lab.client.connect(lab.pod.at(PORT));
+        for route in [Route::Live, Route::Alice] {
+            assert_eq!(connection.ask(route.get("/")).status, 200, "{route:?}");
+        }
+        connection.send(Route::Live.request(method, "/", "Connection: close\r\nContent-Length: 0\r\n", ""));
+        let last = connection.rest_text();
+        let live = &agent.json(&["status"])["targets"][0]["ports"][PORT.to_string()]["requests"]["http/1.1"];
+        assert_eq!(live["live"], 2, "each is counted once: {live}");
+        outcome = Some((last, app.peers().len()));
+        drop(connection);
+    });
+    outcome.unwrap()
+}
+
+#[test]
+fn a_request_that_meets_the_end_of_an_idle_connection_to_the_app_is_sent_again() {
+    let (answer, connections) = meet_the_end("GET", b"");
+    assert!(answer.ends_with("app"), "{answer}");
+    assert_eq!(connections, 2);
+}
+
+#[test]
+fn a_request_that_must_not_be_repeated_is_not() {
+    assert_eq!(meet_the_end("POST", b""), (String::new(), 1));
+}
+
+#[test]
+fn a_request_whose_answer_has_begun_is_not_sent_again() {
+    let words = "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\nnot";
+    assert_eq!(meet_the_end("GET", words.as_bytes()), (words.to_owned(), 1));
+}
+
 #[test]
 fn a_client_that_leaves_while_the_developer_thinks_is_let_go() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         for reset in [false, true] {
             let mut connection = scene.connect();
             connection.send(Route::Alice.get("/stall"));

@@ -2,11 +2,11 @@
 
 use lab::{Agent, AgentOptions, App, Developer, Intercept, Lab};
 
-use crate::scene::{LOCAL, PORT, in_lab, intercepted, who_answers, who_answers_curl};
+use crate::scene::{LOCAL, PORT, in_lab, intercepted_by_each_datapath, who_answers, who_answers_curl};
 
 #[test]
 fn a_header_matches_by_any_of_its_lines_and_in_any_case_of_its_name() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         let lab = scene.lab;
         for header in ["X-DEV: alice", "x-dev:alice", "x-dev: \t alice \t", "x-dev: bob\r\nX-Dev: alice"] {
             assert_eq!(who_answers(lab, header), "alice", "{header:?}");
@@ -211,7 +211,7 @@ fn flags_of_different_kinds_must_all_hold() {
     });
 }
 
-/// The echo app in the pod, intercepted with these flags for alice.
+/// The echo app in the pod, intercepted_by_each_datapath with these flags for alice.
 fn with_flags(flags: &[&str], body: impl FnOnce(&Lab)) {
     in_lab(|lab| {
         let (_app, _alice_app) =

@@ -4,11 +4,13 @@ use std::fs;
 
 use lab::{Agent, AgentOptions, App, eventually};
 
-use crate::scene::{PORT, Route, assert_routing, for_alice, in_lab, intercepted, who_answers};
+use crate::scene::{
+    PORT, Route, assert_routing, for_alice, in_lab, intercepted_by_each_datapath, who_answers,
+};
 
 #[test]
 fn connections_are_routed_while_the_pod_sends_syn_cookies() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         // 2: always, as under a SYN flood; the last packet of the handshake then has no request socket.
         scene.lab.pod.netns.run(|| fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2")).unwrap();
         for _ in 0..10 {
@@ -30,7 +32,7 @@ client.connect((address, int(port)))
 client.sendall(f'GET /whoami HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n{header}\\r\\n\\r\\n'.encode())
 print(client.recv(65536).decode())
 ";
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         let lab = scene.lab;
         for route in Route::BOTH {
             let mut client = lab.client.netns.command("/usr/bin/python3");

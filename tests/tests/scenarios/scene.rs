@@ -46,6 +46,13 @@ pub fn intercepted(body: impl FnOnce(&Scene<'_>)) {
     in_lab(|lab| body(&Scene::new(lab)));
 }
 
+/// The same with each way of getting at requests: through the agent, and in place.
+pub fn intercepted_by_each_datapath(body: impl Fn(&Scene<'_>)) {
+    for datapath in ["proxy", "inspect"] {
+        in_lab(|lab| body(&Scene::with_datapath(lab, datapath)));
+    }
+}
+
 /// Two routes a request can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -102,10 +109,18 @@ impl<'a> Scene<'a> {
     }
 
     pub fn with_agent(lab: &'a Lab, options: &AgentOptions) -> Self {
+        Self::with(lab, options, "auto")
+    }
+
+    pub fn with_datapath(lab: &'a Lab, datapath: &str) -> Self {
+        Self::with(lab, &AgentOptions::default(), datapath)
+    }
+
+    fn with(lab: &'a Lab, options: &AgentOptions, datapath: &str) -> Self {
         let app = App::echo(lab, &lab.pod, "app", &[PORT, DIRECT]);
         let alice_app = App::echo(lab, &lab.dev, "alice", &[LOCAL]);
         let agent = Agent::start_with(lab, options);
-        let alice = for_alice(lab, &agent).start(lab);
+        let alice = for_alice(lab, &agent).argument("--datapath").argument(datapath).start(lab);
         Self { alice, agent, alice_app, app, lab }
     }
 

@@ -105,11 +105,30 @@ fn a_pod_that_vanishes_while_intercepted_is_let_go() {
 }
 
 #[test]
-fn a_port_that_iptables_redirects_is_named() {
+fn a_port_that_a_mesh_redirects_is_refused_whatever_the_datapath() {
     in_lab(|lab| {
         let _app = App::echo(lab, &lab.pod, "app", &[PORT]);
         let agent = Agent::start(lab);
         let rule = "PREROUTING -t nat -p tcp --dport 8080 -j REDIRECT --to-ports 15006";
+        lab.pod.netns.sh(&format!("iptables -A {rule}"));
+        for datapath in ["proxy", "inspect", "auto"] {
+            let refusal = for_alice(lab, &agent).argument("--datapath").argument(datapath).refused();
+            for words in ["iptables", "15006", "excludeInboundPorts"] {
+                assert!(refusal.stderr.contains(words), "{datapath}: {refusal:?}");
+            }
+        }
+        assert_eq!((agent.list().len(), lab.attached()), (0, Vec::new()));
+        lab.pod.netns.sh(&format!("iptables -D {rule}"));
+        let _alice = for_alice(lab, &agent).start(lab);
+    });
+}
+
+#[test]
+fn a_port_that_is_redirected_for_some_only_is_named() {
+    in_lab(|lab| {
+        let _app = App::echo(lab, &lab.pod, "app", &[PORT]);
+        let agent = Agent::start(lab);
+        let rule = "PREROUTING -t nat -p tcp -s 10.77.0.9 --dport 8080 -j REDIRECT --to-ports 15006";
         lab.pod.netns.sh(&format!("iptables -A {rule}"));
         let alice = for_alice(lab, &agent).start(lab);
         eventually("the developer is told of the redirect", || alice.log().contains("iptables"));
@@ -120,11 +139,15 @@ fn a_port_that_iptables_redirects_is_named() {
 
 #[test]
 fn a_port_on_which_nothing_listens_is_said_to_the_developer() {
-    in_lab(|lab| {
-        let agent = Agent::start(lab);
-        let alice = for_alice(lab, &agent).start(lab);
-        eventually("the developer is told that nothing listens", || alice.log().contains("nothing listens"));
-    });
+    for datapath in ["proxy", "inspect", "auto"] {
+        in_lab(|lab| {
+            let agent = Agent::start(lab);
+            let alice = for_alice(lab, &agent).argument("--datapath").argument(datapath).start(lab);
+            eventually("the developer is told that nothing listens", || {
+                alice.log().contains("nothing listens")
+            });
+        });
+    }
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::{io::Write as _, net::TcpStream, thread, time::Duration};
 
 use lab::{Agent, App, Connection, Peer, Server, WebSockets, websocket_dialog};
 
-use crate::scene::{LOCAL, PORT, Route, assert_routing, for_alice, in_lab, intercepted, text};
+use crate::scene::{
+    LOCAL, PORT, Route, assert_routing, for_alice, in_lab, intercepted_by_each_datapath, text,
+};
 
 const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: echo\r\n";
 
@@ -36,7 +38,7 @@ fn websockets_work_on_both_routes(by: WebSockets) {
 
 #[test]
 fn an_upgraded_connection_may_close_one_direction() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             let switched = upgrade(connection, route, "");
             connection.send(b"\0\x01 any bytes \xff");
@@ -51,7 +53,7 @@ fn an_upgraded_connection_may_close_one_direction() {
 
 #[test]
 fn bytes_sent_along_with_the_upgrade_arrive() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         scene.same_as_direct(|connection, route| {
             let switched = upgrade(connection, route, "eager");
             connection.finish_sending();
@@ -64,7 +66,7 @@ fn bytes_sent_along_with_the_upgrade_arrive() {
 
 #[test]
 fn requests_inside_an_upgraded_connection_are_not_routed() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         for (route, other) in [(Route::Live, Route::Alice), (Route::Alice, Route::Live)] {
             let mut connection = scene.connect();
             upgrade(&mut connection, route, "");
@@ -79,7 +81,7 @@ fn requests_inside_an_upgraded_connection_are_not_routed() {
 
 #[test]
 fn a_refused_upgrade_leaves_an_ordinary_connection() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         let fields = "Connection: Upgrade\r\nUpgrade: something-else\r\n";
         let mut connection = scene.connect();
         for route in [Route::Live, Route::Alice, Route::Alice, Route::Live] {
@@ -91,7 +93,7 @@ fn a_refused_upgrade_leaves_an_ordinary_connection() {
 
 #[test]
 fn large_amounts_flow_both_ways_at_once_after_an_upgrade() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         for route in Route::BOTH {
             const PIECES: usize = 512;
             let mut connection = scene.connect();
@@ -142,7 +144,7 @@ fn after_connect_the_bytes_belong_to_the_app() {
 
 #[test]
 fn routing_goes_on_for_others_while_a_websocket_is_open() {
-    intercepted(|scene| {
+    intercepted_by_each_datapath(|scene| {
         let mut open = scene.connect();
         upgrade(&mut open, Route::Alice, "");
         assert_routing(scene.lab);

@@ -13,11 +13,11 @@ pub const SMALL_BODY: &str = "{\"order\":4711,\"state\":\"paid\",\"items\":[{\"s
 /// Bytes of zero it says at [`LARGE_PATH`].
 pub const LARGE_LENGTH: usize = 1024 * 1024;
 
-/// The app. Its document root is `directory`.
-pub fn app(directory: &Path, cores: usize) -> String {
+/// The app, or the developer's copy of it. Its document root is `directory`.
+pub fn app(directory: &Path, cores: usize, port: u16) -> String {
     let server = format!(
         "server {{
-           listen {APP_PORT} backlog=4096;
+           listen {port} backlog=4096;
            location = {SMALL_PATH} {{ default_type application/json; return 200 '{SMALL_BODY}'; }}
            location = {LARGE_PATH} {{ root {}; }}
          }}",

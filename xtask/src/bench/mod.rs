@@ -7,6 +7,8 @@
 //! | `config` | configurations of the app and of the proxies |
 //! | `wrk` | runs the load and reads its result |
 //! | `cpu` | processor time of a proxy |
+//! | `programs` | time in the agent's eBPF programs |
+//! | `first` | the first matched request of a connection |
 //! | `report` | medians and ratios, as a table and as JSON |
 //!
 //! The numbers of one run are comparable with each other only: machine, kernel and neighbours decide the rest.
@@ -15,6 +17,8 @@
 mod config;
 mod contender;
 mod cpu;
+mod first;
+mod programs;
 mod report;
 mod scenario;
 mod wrk;
@@ -106,7 +110,9 @@ fn measure(
 ) -> Result<Report> {
     forget_closed_connections(lab)?;
     let _app = contender::start_app(lab)?;
-    let contenders = contender::start_all(lab, options.baseline.as_deref())?;
+    let _local = contender::start_local_server(lab)?;
+    let agent = contender::start_measured_agent(lab);
+    let contenders = contender::start_all(lab, &agent, options.baseline.as_deref())?;
     let names = contenders.iter().map(Contender::name).collect();
     let mut report = Report::new(scenarios, names, options.seconds);
     for round in 1..=options.rounds {
@@ -120,6 +126,9 @@ fn measure(
                     }
                     report.add(scenario, contender.name(), sample?);
                 }
+            }
+            if options.scenario.is_empty() {
+                report.first_requests.measure(lab, &agent)?;
             }
             Ok(())
         })?;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{
     contender::{DIRECT, NGINX, Sample},
     cores,
+    first::FirstRequests,
     scenario::{Measure, Scenario},
 };
 
@@ -18,6 +19,7 @@ pub struct Report {
     seconds: u32,
     /// By scenario and contender, one per round.
     samples: BTreeMap<(&'static str, &'static str), Vec<Sample>>,
+    pub first_requests: FirstRequests,
 }
 
 /// Of one value per round.
@@ -49,7 +51,13 @@ impl Spread {
 
 impl Report {
     pub fn new(scenarios: &[Scenario], contenders: Vec<&'static str>, seconds: u32) -> Self {
-        Self { scenarios: scenarios.to_vec(), contenders, seconds, samples: BTreeMap::new() }
+        Self {
+            scenarios: scenarios.to_vec(),
+            contenders,
+            seconds,
+            samples: BTreeMap::new(),
+            first_requests: FirstRequests::default(),
+        }
     }
 
     pub fn add(&mut self, scenario: &Scenario, contender: &'static str, sample: Sample) {
@@ -59,7 +67,8 @@ impl Report {
     pub fn json(&self) -> Value {
         let scenarios: Vec<Value> =
             self.scenarios.iter().map(|scenario| self.scenario_json(scenario)).collect();
-        json!({ "kernel": kernel(), "cores": cores(), "seconds": self.seconds, "scenarios": scenarios })
+        json!({ "kernel": kernel(), "cores": cores(), "seconds": self.seconds, "scenarios": scenarios,
+            "first_matched_requests": self.first_requests.json() })
     }
 
     fn scenario_json(&self, scenario: &Scenario) -> Value {
@@ -73,6 +82,7 @@ impl Report {
                     "ratio_to_direct": self.ratio(scenario, name, DIRECT).map(Spread::json),
                     "ratio_to_nginx": self.ratio(scenario, name, NGINX).map(Spread::json),
                     "cpu_microseconds_per_request": self.cpu(scenario, name).map(Spread::json),
+                    "program_nanoseconds_per_request": self.programs(scenario, name).map(Spread::json),
                     "samples": self.samples(scenario, name).iter().map(sample_json).collect::<Vec<_>>(),
                 })
             })
@@ -110,6 +120,17 @@ impl Report {
         let samples = self.samples(scenario, contender).iter();
         Spread::of(samples.filter_map(cpu_per_request).collect())
     }
+
+    /// Nanoseconds of the agent's eBPF programs per request.
+    fn programs(&self, scenario: &Scenario, contender: &'static str) -> Option<Spread> {
+        let samples = self.samples(scenario, contender).iter();
+        Spread::of(samples.filter_map(|sample| Some(sample.programs?.as_nanos() as f64)).collect())
+    }
+}
+
+/// Shows nothing as a dash.
+fn cell(spread: Option<Spread>, decimals: usize) -> String {
+    spread.map_or_else(|| "–".to_owned(), |spread| spread.show(decimals))
 }
 
 fn cpu_per_request(sample: &Sample) -> Option<f64> {
@@ -122,6 +143,7 @@ fn sample_json(sample: &Sample) -> Value {
         "seconds": sample.load.duration.as_secs_f64(),
         "p50_microseconds": sample.load.p50.as_micros() as u64,
         "p99_microseconds": sample.load.p99.as_micros() as u64,
+        "program_nanoseconds": sample.programs.map(|time| time.as_nanos() as u64),
         "cpu_seconds": sample.cpu.map(|cpu| cpu.as_secs_f64()),
     })
 }
@@ -149,27 +171,30 @@ impl fmt::Display for Report {
             row(
                 f,
                 "",
-                ["", "ratio to direct", "ratio to nginx", "proxy's CPU µs/request"].map(str::to_owned),
+                ["", "ratio to direct", "ratio to nginx", "CPU µs/request", "eBPF ns/request"]
+                    .map(str::to_owned),
             )?;
             for name in &self.contenders {
-                let cell = |spread: Option<Spread>, decimals| {
-                    spread.map_or_else(|| "–".to_owned(), |spread| spread.show(decimals))
-                };
                 let cells = [
                     cell(Spread::of(self.values(scenario, name)), 0),
-                    cell(self.ratio(scenario, name, DIRECT), 2),
+                    cell(self.ratio(scenario, name, DIRECT), 3),
                     cell(self.ratio(scenario, name, NGINX), 2),
-                    cell(self.cpu(scenario, name), 1),
+                    cell(self.cpu(scenario, name), 2),
+                    cell(self.programs(scenario, name), 0),
                 ];
                 row(f, name, cells)?;
             }
         }
-        Ok(())
+        write!(f, "{}", self.first_requests)
     }
 }
 
-fn row(f: &mut fmt::Formatter<'_>, name: &str, [value, direct, nginx, cpu]: [String; 4]) -> fmt::Result {
-    writeln!(f, "  {name:<11} {value:<22} {direct:<18} {nginx:<18} {cpu}")
+fn row(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    [value, direct, nginx, cpu, ebpf]: [String; 5],
+) -> fmt::Result {
+    writeln!(f, "  {name:<11} {value:<24} {direct:<21} {nginx:<18} {cpu:<20} {ebpf}")
 }
 
 #[cfg(test)]

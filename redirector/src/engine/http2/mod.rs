@@ -9,6 +9,7 @@
 //! | `preface` | the client's first 24 bytes |
 //! | `greeting` | the first SETTINGS frame of either side |
 //! | `tap` | looks at the first bytes of a stream as they pass |
+//! | `probe` | tries once whether an app speaks it |
 //! | `take_up` | from the first bytes to an HTTP/2 connection on both sides, or to none |
 //! | `limits` | how our ends of connections are set up |
 //! | `session` | a client's connection: its streams, its end |
@@ -29,6 +30,7 @@ mod head;
 mod limits;
 mod local;
 mod preface;
+mod probe;
 mod pump;
 mod refusal;
 mod session;
@@ -49,6 +51,7 @@ use std::{future::Future, io, pin::Pin, rc::Rc};
 use take_up::{Raw, TakenUp, take_up};
 
 pub(super) use greeting::{Greeting, read_greeting};
+pub use probe::speaks_http2;
 
 /// Makes a connection to the app, in the way in which the first one was made.
 pub(super) type Connect = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<Upstream>>>>>;

@@ -1,18 +1,7 @@
-//! What the kernel knows about one TCP connection of this namespace: sock_diag(7), asked for exactly one socket.
+//! What the kernel tells of one socket.
 
-use crate::netlink::{self, Message, Request};
-use nix::sys::socket::SockProtocol;
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-};
-
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const INET_DIAG_INFO: u8 = 2;
-const INET_DIAG_CONG: u8 = 4;
-/// `TCP_LISTEN` of the kernel's net/tcp_states.h.
-const LISTEN: u8 = 10;
-const NO_COOKIE: [u8; 8] = [0xff; 8];
+use super::{INET_DIAG_CONG, INET_DIAG_INFO, word};
+use crate::netlink::{self, Message};
 
 /// The states of TCP as `tcp_states.h` numbers them, as far as they are told apart here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +31,8 @@ pub struct SocketFacts {
 /// What both sides agreed on at the handshake, and where flow control is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionFacts {
+    /// Bytes that the peer has acknowledged, since the connection began (Linux 4.1).
+    pub acknowledged: u64,
     /// The peer's timestamps are answered (RFC 7323 §3).
     pub timestamps: bool,
     /// The clock of our timestamps counts microseconds (`TCPI_OPT_USEC_TS`, Linux 6.7).
@@ -61,67 +52,11 @@ pub struct ConnectionFacts {
     pub congestion_control: String,
 }
 
-/// Asks about sockets of the network namespace in which it was opened.
-#[derive(Debug)]
-pub struct SockDiag(netlink::Socket);
-
-impl SockDiag {
-    /// # Errors
-    /// Those of `socket(2)`; `EPROTONOSUPPORT` when the kernel lacks the family.
-    pub fn open() -> io::Result<Self> {
-        // NETLINK_SOCK_DIAG, by its older name in the crate.
-        netlink::Socket::open(SockProtocol::NetlinkSockDiag).map(Self)
-    }
-
-    /// The socket of the connection from `local` to `peer`; `None` when there is none, not even in TIME_WAIT.
-    ///
-    /// # Errors
-    /// Those of `netlink(7)`; `InvalidData` for an answer of an unknown shape.
-    pub fn look_up(&self, local: SocketAddr, peer: SocketAddr) -> io::Result<Option<SocketFacts>> {
-        match self.0.ask(&request(local, peer)) {
-            // Where there is no connection the kernel finds whoever would get one.
-            Ok(message) if message.payload.get(1) == Some(&LISTEN) => Ok(None),
-            Ok(message) => SocketFacts::parse(&message)
-                .map(Some)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, netlink::Malformed)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// `struct inet_diag_req_v2`
-fn request(local: SocketAddr, peer: SocketAddr) -> Request {
-    let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let mut fixed =
-        vec![family as u8, libc::IPPROTO_TCP as u8, 1 << (INET_DIAG_INFO - 1) | 1 << (INET_DIAG_CONG - 1), 0];
-    fixed.extend(u32::MAX.to_ne_bytes());
-    fixed.extend(local.port().to_be_bytes());
-    fixed.extend(peer.port().to_be_bytes());
-    fixed.extend(address(local.ip()));
-    fixed.extend(address(peer.ip()));
-    fixed.extend(0_u32.to_ne_bytes());
-    fixed.extend(NO_COOKIE);
-    Request::new(SOCK_DIAG_BY_FAMILY, 0, &fixed)
-}
-
-/// IPv4 takes the first of the four words.
-fn address(ip: IpAddr) -> [u8; 16] {
-    match ip {
-        IpAddr::V4(v4) => {
-            let mut bytes = [0; 16];
-            bytes[..4].copy_from_slice(&v4.octets());
-            bytes
-        }
-        IpAddr::V6(v6) => v6.octets(),
-    }
-}
-
 impl SocketFacts {
     /// The size of `struct inet_diag_msg`, which attributes follow.
     const FIXED: usize = 72;
 
-    fn parse(message: &Message) -> Option<Self> {
+    pub(super) fn parse(message: &Message) -> Option<Self> {
         let (fixed, rest) = message.payload.split_at_checked(Self::FIXED)?;
         let attributes = netlink::attributes(rest).ok()?;
         let attribute = |kind: u8| {
@@ -155,6 +90,7 @@ impl ConnectionFacts {
             if cfg!(target_endian = "little") { (low, high) } else { (high, low) };
         let name = congestion_control.split(|byte| *byte == 0).next().unwrap_or_default();
         Some(Self {
+            acknowledged: u64::from_ne_bytes(*info.get(120..)?.first_chunk()?),
             timestamps: options & Self::TIMESTAMPS != 0,
             microseconds: options & Self::MICROSECONDS != 0,
             sack: options & Self::SACK != 0,
@@ -181,10 +117,6 @@ fn state(number: u8) -> State {
     }
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -194,7 +126,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::SockDiag, *};
 
     fn pair(address: &str) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind(address).unwrap();
@@ -252,7 +184,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_makes_the_parser_fail(payload in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = SocketFacts::parse(&Message { kind: SOCK_DIAG_BY_FAMILY, flags: 0, payload });
+            let _ = SocketFacts::parse(&Message { kind: 20, flags: 0, payload });
         }
     }
 }

@@ -1,0 +1,111 @@
+//! What is known of a connection that the app has: the value of its socket in `CONNECTIONS`.
+
+use crate::scan::{RequestScan, ResponseScan};
+
+/// Requests are written by the ingress program, under `lock`; responses by the egress program, which the kernel runs once at
+/// a time for a socket. All zeros is a connection of which nothing is known.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Connection {
+    pub lock: u64,
+    /// One of the phases below.
+    pub phase: u32,
+    /// Left alone for good: a [`Raw`]. 0: it is not.
+    pub raw: u32,
+    /// Where the next byte for `request` is.
+    pub next: u32,
+    /// Heads of requests so far.
+    pub requests: u32,
+    pub request: RequestScan,
+    /// Of the latest 64 requests, by their number: were they HEAD requests?
+    pub head_requests: u64,
+    /// `requests` when the connection was first seen, or found again.
+    pub found_at: u32,
+    /// While nothing is known: the [`protocols`](crate::PORT_HTTP2) that the latest segment looked like.
+    pub looks_like: u32,
+    /// How many segments were held, and the sequence number of the last of them.
+    pub holds: u32,
+    pub held_seq: u32,
+    /// How many segments were dropped to see whether the app is done, and the sequence number of the last of them.
+    pub probes: u32,
+    pub probed_seq: u32,
+    /// How often the app was not done.
+    pub failed_probes: u32,
+    /// Changes when the egress program is to start anew, at `response_from`.
+    pub epoch: u32,
+    pub response_from: u32,
+    pub response_epoch: u32,
+    /// Where the next byte for `response` is.
+    pub response_next: u32,
+    /// Responses that were complete.
+    pub responses: u32,
+    pub response: ResponseScan,
+    /// The epoch in which a part of a response was missed.
+    pub broken_epoch: u32,
+    /// Where the body of the latest request begins, or would.
+    pub body_from: u32,
+    /// The end of what the app has sent, or is just sending.
+    pub sent_end: u64,
+    /// Until it is [`Self::PROVEN`]: when the last request came, when the app last sent something, and the longest time
+    /// from the one to the other. Nanoseconds of `CLOCK_MONOTONIC`.
+    pub asked_at: u64,
+    pub spoke_at: u64,
+    pub longest_answer: u64,
+}
+
+impl Connection {
+    /// Where the next request begins is not known.
+    pub const UNKNOWN: u32 = 0;
+    /// A request began where one may begin. Until it and its response have ended as they should, it may have been a
+    /// part of a body.
+    pub const PROBATION: u32 = 1;
+    /// A whole exchange was seen. But of a client that always has as many requests on the way the answers may be those to
+    /// earlier ones, of before we looked. Only when the app is seen to have nothing more to say this is out of the question.
+    pub const LIKELY: u32 = 2;
+    /// Where the next request begins is certain.
+    pub const PROVEN: u32 = 3;
+}
+
+/// Why a connection is left alone for good.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Raw {
+    /// It is the agent's. Said of its listening sockets, from which accepted ones inherit it.
+    Own = 1,
+    /// It began with the preface of HTTP/2, and the agent did not take it.
+    Http2 = 2,
+    /// It began with TLS, and the agent did not take it.
+    Tls = 3,
+    /// A request wants to change the protocol: CONNECT or an upgrade.
+    Switched = 4,
+    /// Not HTTP/1.x, or not beyond doubt, or more than is followed.
+    NotHttp = 5,
+    /// Requests were held, and the agent could not take them, or not in time.
+    HeldInVain = 6,
+    /// Urgent data (RFC 9293 §3.8.5).
+    Urgent = 7,
+    /// It has ECN, which no socket that the agent could make has.
+    Ecn = 8,
+    /// The client sends requests without waiting for answers, and it is not known how many wait.
+    Pipelined = 9,
+}
+
+impl Raw {
+    /// All of them, with a name for each.
+    pub const ALL: [(Self, &'static str); 9] = [
+        (Self::Own, "own"),
+        (Self::Http2, "http2"),
+        (Self::Tls, "tls"),
+        (Self::Switched, "switched-protocol"),
+        (Self::NotHttp, "not-http"),
+        (Self::HeldInVain, "held-in-vain"),
+        (Self::Urgent, "urgent-data"),
+        (Self::Ecn, "ecn"),
+        (Self::Pipelined, "pipelined"),
+    ];
+
+    /// What [`Connection::raw`] says.
+    pub fn from_value(value: u32) -> Option<Self> {
+        Self::ALL.into_iter().map(|(reason, _)| reason).find(|reason| *reason as u32 == value)
+    }
+}

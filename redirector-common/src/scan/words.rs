@@ -1,0 +1,133 @@
+//! Questions about eight bytes at once. The answer is a mark in the high bit of each byte that is meant.
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+const LOW_BITS: u64 = !HIGH_BITS;
+/// The bit that tells lower case from upper case.
+const CASE: u64 = ONES * 0x20;
+
+/// The bytes that are `byte`. Only the lowest mark is certain.
+#[inline(always)]
+pub fn equal(word: u64, byte: u8) -> u64 {
+    let difference = word ^ (ONES * byte as u64);
+    difference.wrapping_sub(ONES) & !difference & HIGH_BITS
+}
+
+/// The bytes that no field value has but for HTAB: controls. Only the lowest mark is certain to be one or a `~`.
+#[inline(always)]
+pub fn control(word: u64) -> u64 {
+    (word.wrapping_sub(CASE) | word.wrapping_add(ONES)) & !word & HIGH_BITS
+}
+
+/// The bytes that a request target can't have: controls, blanks, and what is not ASCII. As [`control`].
+#[inline(always)]
+pub fn not_visible(word: u64) -> u64 {
+    (word.wrapping_sub(ONES * 0x21) | word.wrapping_add(ONES) | word) & HIGH_BITS
+}
+
+/// The bytes that end the key of a list's member, or that no key has. As [`control`].
+#[inline(always)]
+pub fn ends_key(word: u64) -> u64 {
+    let not_text = (word.wrapping_sub(ONES * 0x21) | word.wrapping_add(ONES)) & !word & HIGH_BITS;
+    not_text | equal(word, b'=') | equal(word, b',')
+}
+
+/// ASCII letters, exactly.
+#[inline(always)]
+pub fn letters(word: u64) -> u64 {
+    between((word | CASE) & LOW_BITS, b'a', b'z') & !word & HIGH_BITS
+}
+
+/// ASCII digits and `-`, exactly.
+#[inline(always)]
+pub fn digits_and_dashes(word: u64) -> u64 {
+    let low = word & LOW_BITS;
+    let other = (low ^ (ONES * b'-' as u64)) + LOW_BITS;
+    (between(low, b'0', b'9') | !other) & !word & HIGH_BITS
+}
+
+/// Of bytes below 0x80; other bits than the high ones mean nothing.
+#[inline(always)]
+fn between(word: u64, first: u8, last: u8) -> u64 {
+    (word + ONES * (0x80 - first as u64)) & !(word + ONES * (0x7f - last as u64))
+}
+
+/// Turns the marked bytes, which are letters, to lower case.
+#[inline(always)]
+pub fn to_lower_case(word: u64, letters: u64) -> u64 {
+    word | (letters >> 2)
+}
+
+/// All bits of the bytes before the first mark; of all bytes if there is none.
+#[inline(always)]
+pub fn before(marks: u64) -> u64 {
+    ((marks & marks.wrapping_neg()) >> 7).wrapping_sub(1)
+}
+
+/// How many bytes [`before`] has; not for all eight.
+#[inline(always)]
+pub fn count(before: u64) -> u32 {
+    ((before & ONES).wrapping_mul(ONES) >> 56) as u32
+}
+
+/// All of the bytes, of which `within` has all bits, are marked.
+#[inline(always)]
+pub fn all_marked(marks: u64, within: u64) -> bool {
+    !marks & within & HIGH_BITS == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The byte in each place, among others that may or may not be meant.
+    fn each_place(byte: u8) -> impl Iterator<Item = (u32, u64)> {
+        (0..8).flat_map(move |place| {
+            [b'x', 0, 0x7f, 0x80, 0xff, b'-', b':'].map(|other| {
+                let mut bytes = [other; 8];
+                bytes[place as usize] = byte;
+                (place, u64::from_le_bytes(bytes))
+            })
+        })
+    }
+
+    #[test]
+    fn exact_marks_are_right_in_every_place() {
+        for byte in 0..=255_u8 {
+            for (place, word) in each_place(byte) {
+                let is_marked = |marks: u64| marks >> (place * 8) & 0x80 != 0;
+                assert_eq!(is_marked(letters(word)), byte.is_ascii_alphabetic(), "{byte} {word:x}");
+                let expected = byte.is_ascii_digit() || byte == b'-';
+                assert_eq!(is_marked(digits_and_dashes(word)), expected, "{byte} {word:x}");
+                let lower = to_lower_case(word, letters(word)) >> (place * 8);
+                assert_eq!(lower as u8, byte.to_ascii_lowercase());
+            }
+        }
+    }
+
+    #[test]
+    fn no_byte_that_is_meant_is_before_the_first_mark() {
+        for byte in 0..=255_u8 {
+            for place in 0..8 {
+                for before_it in [b'x', 0x80, 0xff] {
+                    let mut bytes = [before_it; 8];
+                    bytes[place] = byte;
+                    let word = u64::from_le_bytes(bytes);
+                    let found = |marks: u64| if marks == 0 { 8 } else { count(before(marks)) as usize };
+                    if byte < 0x20 || byte == 0x7f {
+                        assert_eq!(found(control(word)), place);
+                    }
+                    if byte == b':' {
+                        assert_eq!(found(equal(word, b':')), place);
+                    }
+                    if byte <= 0x20 || matches!(byte, 0x7f | b'=' | b',') {
+                        assert_eq!(found(ends_key(word)), place);
+                    }
+                    if before_it == b'x' && (byte <= 0x20 || byte >= 0x7f) {
+                        assert_eq!(found(not_visible(word)), place);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! One intercept, as the registry knows it.
+
+use super::{
+    clash::Clash,
+    steering::{Choice, Spoken},
+};
+use crate::{
+    api::{CreateIntercept, InterceptInfo},
+    engine::{Intercept, PortStats},
+    target::netns::NetnsId,
+    tunnel::token::TokenId,
+};
+use jiff::Timestamp;
+use std::{sync::Arc, time::Instant};
+
+pub struct Entry {
+    pub request: CreateIntercept,
+    pub name: String,
+    /// The token's name.
+    pub token: String,
+    /// `None`: made by root, over the unix socket.
+    pub token_id: Option<TokenId>,
+    pub created: String,
+    pub netns: NetnsId,
+    pub choice: Choice,
+    pub intercept: Arc<Intercept>,
+    /// Of its port.
+    pub stats: Arc<PortStats>,
+    /// The number of its tunnel: the end of an old one says nothing about the one that replaced it.
+    pub tunnel_number: u64,
+    pub away_since: Option<Instant>,
+    /// When its tunnel came, or went.
+    pub tunnel_since: Timestamp,
+}
+
+impl Entry {
+    pub fn is_on(&self, netns: NetnsId, port: u16) -> bool {
+        self.netns == netns && self.request.port == port
+    }
+
+    /// One of the two would take all requests of the other.
+    pub fn clash_with(&self, request: &CreateIntercept, netns: NetnsId) -> Option<Clash> {
+        self.is_on(netns, request.port)
+            .then(|| Clash::between(&self.request.matcher, &request.matcher))
+            .flatten()
+    }
+
+    pub fn info(&self) -> InterceptInfo {
+        let (datapath, datapath_reason) = self.choice.now(Spoken::of(&self.stats));
+        InterceptInfo {
+            name: self.name.clone(),
+            target: self.request.target.clone(),
+            port: self.request.port,
+            matcher: self.request.matcher.clone(),
+            when_away: self.request.when_away,
+            datapath,
+            datapath_reason,
+            owner: self.request.owner.clone(),
+            token: self.token.clone(),
+            to: self.request.to.clone(),
+            connected: self.intercept.tunnel().is_some(),
+            tunnel_since: self.tunnel_since.to_string(),
+            created: self.created.clone(),
+            counts: self.intercept.stats.read(),
+        }
+    }
+}

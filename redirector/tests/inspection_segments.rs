@@ -1,0 +1,197 @@
+//! Segments that are not what they look like, or that come as they should not. Needs root.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of a test for code")]
+
+#[allow(dead_code, reason = "other tests need the rest")]
+mod inspected;
+
+use inspected::tcp::{OFF, Position, QUIETLY_OFF, end_of_connection, position};
+use inspected::{
+    CLIENT, Client, POD, PORT, WANTED, ask, forged, get, read_answers, ready, serve, with_client,
+};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+/// Less than a client waits before it sends again, and more than a packet needs.
+const SHORT: Duration = Duration::from_millis(50);
+
+/// Followed from its start, and idle.
+fn connected(client: &Client) -> TcpStream {
+    client.inspect();
+    let mut connection = client.connect();
+    ask(&mut connection, &get(""), 1);
+    connection
+}
+
+/// Nothing that came meanwhile was acted on, or has ended what is known.
+#[track_caller]
+fn still_followed(client: &Client, connection: &mut TcpStream) {
+    client.counted(&[("held", 0), ("lost_sight", 0), ("raw_connections", 0)]);
+    ask(connection, &get(WANTED), 1);
+    client.counted(&[("held", 1), ("hold_expired", 1), ("lost_sight", 0)]);
+}
+
+#[test]
+fn look_alikes_out_of_the_window_are_never_acted_on() {
+    with_client(|client| {
+        let mut connection = connected(client);
+        let Position { seq, ack } = position(&connection);
+        for distance in [10_000_000, 1 << 31, u32::MAX - 20_000_000, u32::MAX - 1000] {
+            let seq = seq.wrapping_add(distance);
+            forged::send(&connection, Position { seq, ack }, get(WANTED).as_bytes());
+        }
+        // Where the next request is due, and for something that the app has not said.
+        for distance in [1, 1 << 30] {
+            let ack = ack.wrapping_add(distance);
+            forged::send(&connection, Position { seq, ack }, get(WANTED).as_bytes());
+        }
+        thread::sleep(SHORT);
+        still_followed(client, &mut connection);
+    });
+}
+
+#[test]
+fn a_segment_with_a_bad_checksum_is_never_acted_on() {
+    with_client(|client| {
+        let mut connection = connected(client);
+        let position = position(&connection);
+        forged::send_damaged(&connection, position, get(WANTED).as_bytes());
+        thread::sleep(SHORT);
+        client.counted(&[("bad_checksum", 1)]);
+        still_followed(client, &mut connection);
+        client.counted(&[("bad_checksum", 1)]);
+        // The same with a good one, to see that it could have been.
+        let mut connection = client.connect();
+        ask(&mut connection, &get(""), 1);
+        forged::send(&connection, inspected::tcp::position(&connection), get(WANTED).as_bytes());
+        thread::sleep(SHORT);
+        client.counted(&[("held", 2)]);
+    });
+}
+
+#[test]
+fn a_head_that_the_app_has_is_not_acted_on_again() {
+    with_client(|client| {
+        client.inspect();
+        let mut connection = client.connect();
+        let start = position(&connection);
+        ask(&mut connection, &get(WANTED), 1);
+        client.counted(&[("held", 1), ("hold_expired", 1), ("heads", 1)]);
+        let end = position(&connection);
+        // As it was, and as the client would send it now.
+        for ack in [start.ack, end.ack] {
+            forged::send(&connection, Position { seq: start.seq, ack }, get(WANTED).as_bytes());
+        }
+        // A part of it, with something new behind it.
+        let longer = get(WANTED)[5..].to_owned() + &get(WANTED);
+        forged::send(&connection, Position { seq: start.seq + 5, ack: end.ack }, longer.as_bytes());
+        thread::sleep(SHORT);
+        client.counted(&[("held", 1), ("heads", 2), ("refused_at_boundary", 1), ("lost_sight", 0)]);
+    });
+}
+
+#[test]
+fn segments_that_overtake_others_do_not_end_what_is_known() {
+    with_client(|client| {
+        let mut connection = connected(client);
+        let body = "x".repeat(3000);
+        connection.write_all(b"POST / HTTP/1.1\r\nContent-Length: 3000\r\n\r\n").unwrap();
+        connection.write_all(&body.as_bytes()[..1000]).unwrap();
+        thread::sleep(SHORT);
+        let Position { seq, ack } = position(&connection);
+        for from in [1000, 0] {
+            let position = Position { seq: seq + from as u32, ack };
+            forged::send(&connection, position, &body.as_bytes()[1000 + from..2000 + from]);
+            thread::sleep(SHORT);
+        }
+        // To the client's TCP it is all the same.
+        connection.write_all(&body.as_bytes()[1000..]).unwrap();
+        read_answers(&mut connection, 1);
+        still_followed(client, &mut connection);
+    });
+}
+
+#[test]
+fn the_second_half_of_a_head_may_come_first() {
+    with_client(|client| {
+        let mut connection = connected(client);
+        let Position { seq, ack } = position(&connection);
+        let request = get(WANTED);
+        let (first, second) = request.as_bytes().split_at(20);
+        forged::send(&connection, Position { seq: seq + 20, ack }, second);
+        thread::sleep(SHORT);
+        connection.write_all(first).unwrap();
+        thread::sleep(SHORT);
+        client.counted(&[("held", 1), ("lost_sight", 0)]);
+        connection.write_all(second).unwrap();
+        read_answers(&mut connection, 1);
+    });
+}
+
+#[test]
+fn sequence_numbers_may_start_again_from_zero() {
+    with_client(|client| {
+        client.inspect();
+        // Either side's pass zero within the requests or the answers below, or between two of them.
+        for before in [0_u32, 1, 10, 100, 117, 200] {
+            let position = Position { seq: before.wrapping_neg(), ack: (before / 2).wrapping_neg() };
+            let app = SocketAddr::new(POD.parse().unwrap(), PORT);
+            let local = SocketAddr::new(CLIENT.parse().unwrap(), 20_000 + before as u16);
+            client.in_pod(move |_| {
+                let opposite = Position { seq: position.ack, ack: position.seq };
+                let stream = end_of_connection(app, local, opposite, QUIETLY_OFF);
+                thread::spawn(|| serve(ready(stream)));
+            });
+            let mut connection = ready(end_of_connection(local, app, position, OFF));
+            for _ in 0..5 {
+                ask(&mut connection, &get(""), 1);
+            }
+            ask(&mut connection, &get(WANTED), 1);
+        }
+        client.counted(&[("held", 6), ("hold_expired", 6), ("lost_sight", 0), ("raw_connections", 0)]);
+    });
+}
+
+#[test]
+fn bodies_in_packets_of_any_size_are_followed() {
+    // Largest packet that is handed to the device, and largest number of segments in it.
+    for (size, segments) in [(65_536, 65_535), (200_000, 65_535), (65_536, 1)] {
+        with_client(move |client| {
+            let device = move |name: &str, address: &str| {
+                inspected::run(&format!(
+                    "ip link set dev {name} gso_max_size {size} gso_max_segs {segments}"
+                ));
+                inspected::run(&format!("ip address add {address}/64 dev {name} nodad"));
+            };
+            device("eth1", "fd79::1");
+            client.in_pod(move |_| {
+                device("eth0", "fd79::2");
+                let listener = TcpListener::bind(("fd79::2", PORT)).unwrap();
+                thread::spawn(move || serve(listener.accept().unwrap().0));
+            });
+            client.inspect();
+            let mut connection = ready(TcpStream::connect(("fd79::2", PORT)).unwrap());
+            let body = "x".repeat(2_000_000);
+            let upload = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            for _ in 0..5 {
+                ask(&mut connection, &upload, 1);
+            }
+            if size > 65_536 {
+                let average = average_packet();
+                assert!(average > 65_536, "the packets were not larger than {average}");
+            }
+            still_followed(client, &mut connection);
+        });
+    }
+}
+
+/// Of what the client has sent, in bytes.
+fn average_packet() -> u64 {
+    let devices = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let line = devices.lines().find(|line| line.trim_start().starts_with("eth1:")).unwrap();
+    let sent: Vec<u64> =
+        line.split_whitespace().skip(9).take(2).map(|number| number.parse().unwrap()).collect();
+    sent[0] / sent[1]
+}

@@ -1,0 +1,109 @@
+//! Requests for the app, as many as the machine gives, while something else is tried. Each must be answered by the app.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use lab::{Connection, Family, Lab};
+
+use crate::exchange::{By, Number, Whose, answer, connect};
+
+/// How a client of the load asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// On one connection all the time.
+    Keeps,
+    /// On a new connection each time.
+    Reconnects,
+}
+
+/// What became of the load.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    pub answered: u64,
+    /// The longest that a request waited for its answer, connecting included.
+    pub longest: Duration,
+    /// How many waited for longer than a half of the least retransmission timeout of Linux.
+    pub slow: u64,
+}
+
+const SLOW: Duration = Duration::from_millis(100);
+
+/// Runs `work` while `clients` ask, in these families in turns.
+#[track_caller]
+pub fn with_live_load<T>(
+    lab: &Lab,
+    clients: &[Client],
+    families: &[Family],
+    work: impl FnOnce() -> T,
+) -> (T, Load) {
+    let (done, load) = (AtomicBool::new(false), Mutex::new(Load::default()));
+    let outcome = thread::scope(|scope| {
+        // Also when the work panics.
+        let finish = Finish(&done);
+        let clients = clients.iter().zip(families.iter().cycle());
+        let clients: Vec<_> = clients
+            .map(|(client, family)| {
+                let (done, load) = (&done, &load);
+                scope.spawn(move || {
+                    let one = lab.client.netns.run(|| client.ask_until(lab, *family, done));
+                    load.lock().unwrap_or_else(PoisonError::into_inner).add(one);
+                })
+            })
+            .collect();
+        let outcome = work();
+        assert!(!clients.iter().any(thread::ScopedJoinHandle::is_finished), "a client of the load gave up");
+        drop(finish);
+        outcome
+    });
+    let load = load.into_inner().unwrap_or_else(PoisonError::into_inner);
+    assert!(load.answered > 100, "there was a load: {load:?}");
+    (outcome, load)
+}
+
+impl Client {
+    fn ask_until(self, lab: &Lab, family: Family, done: &AtomicBool) -> Load {
+        let mut load = Load::default();
+        let mut kept = None;
+        while !done.load(Relaxed) {
+            let start = Instant::now();
+            let mut connection = kept.take().unwrap_or_else(|| connect(lab, family).expect("connect"));
+            let by = self.ask(&mut connection);
+            load.answered += 1;
+            load.longest = load.longest.max(start.elapsed());
+            load.slow += u64::from(start.elapsed() > SLOW);
+            assert_eq!(by, By::App);
+            kept = Some(connection).filter(|_| self != Self::Reconnects);
+        }
+        load
+    }
+
+    fn ask(self, connection: &mut Connection) -> By {
+        let number = Number::next();
+        connection.send(Whose::Live.get(number));
+        let answer = answer(connection, number);
+        answer.unwrap_or_else(|error| panic!("{self:?} on {}: {error}", connection.local_address())).0
+    }
+}
+
+impl Load {
+    fn add(&mut self, other: Self) {
+        self.answered += other.answered;
+        self.longest = self.longest.max(other.longest);
+        self.slow += other.slow;
+    }
+}
+
+/// Ends the load when dropped.
+struct Finish<'a>(&'a AtomicBool);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
