@@ -334,6 +334,32 @@ mod tests {
     }
 
     #[test]
+    fn a_preview_is_its_links() {
+        let created: PreviewCreated = serde_json::from_value(serde_json::json!({
+            "preview": {
+                "name": "alice", "owner": "alice@laptop", "token": "default", "matcher": { "conditions": [] },
+                "access": "link", "when_away": "page", "link": null, "created": "", "expires": "2026-01-31T08:00:00Z",
+                "developer_there": null,
+            },
+            "link": "https://x.preview.test/", "share_link": "https://gateway.test/_p/x", "password": null, "warnings": [],
+        }))
+        .unwrap();
+        let object = parsed(&Event::Preview { created: &created, qr: true });
+        for (field, value) in [
+            ("event", "preview"),
+            ("name", "alice"),
+            ("link", "https://x.preview.test/"),
+            ("share_link", "https://gateway.test/_p/x"),
+            ("expires", "2026-01-31T08:00:00Z"),
+        ] {
+            assert_eq!(object[field], value, "{field}");
+        }
+        let line = |qr| text(&Event::Preview { created: &created, qr }, &epoch()).unwrap();
+        assert_eq!(line(false), "  preview: https://x.preview.test/");
+        assert!(line(true).lines().count() > 10);
+    }
+
+    #[test]
     fn the_other_events_say_what_happened() {
         let lost = Event::TunnelLost { reason: "reset", when_away: WhenAway::Error };
         assert!(text(&lost, &epoch()).unwrap().contains("tunnel lost: reset; your requests get an error"));

@@ -33,9 +33,9 @@ enum Action {
     /// Show the previews, without their links
     List {
         #[command(flatten)]
-        gateway: GatewayArgs,
-        #[command(flatten)]
         output: OutputArgs,
+        #[command(flatten)]
+        gateway: GatewayArgs,
     },
     /// End a preview
     Remove {
@@ -82,11 +82,11 @@ struct CreateCommand {
     qr: bool,
 
     #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
     gateway: GatewayArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
 impl PreviewCommand {
