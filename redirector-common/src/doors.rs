@@ -103,6 +103,8 @@ pub struct HeldSegment {
     pub ack: u32,
     /// Bytes that the app's socket had sent in all, modulo 2^32: `bytes_acked` and what was on the way.
     pub said: u32,
+    /// Bytes that it had received in all, modulo 2^32: `bytes_received`.
+    pub received: u32,
     /// As it stands in the header, not scaled.
     pub window: u16,
     /// The flags byte of the TCP header.

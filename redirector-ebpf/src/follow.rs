@@ -130,6 +130,8 @@ fn read_request(
     let (rcv_nxt, snd_nxt) = unsafe { ((*tcp).rcv_nxt, (*tcp).snd_nxt) };
     let expected = segment.seq == rcv_nxt && segment.ack == snd_nxt;
     let mut seen = 0;
+    // It was passed on to the app, which may have it although it does not say so.
+    let mut passed_before = false;
     if connection.phase != Connection::UNKNOWN {
         if !may_have_said(connection, segment.ack) {
             // For something that the app has not said: it will not take it.
@@ -148,7 +150,8 @@ fn read_request(
                     && (segment.seq.wrapping_sub(connection.body_from) as i32) >= 0;
                 if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0 && !body {
                     // What we read the first time has not got to the app: it may have been damaged. In a body that
-                    // would not matter.
+                    // would not matter. Or the kernel has put it aside, because a process is using the socket.
+                    passed_before = true;
                     lose_sight(connection);
                 } else if behind as u32 >= len {
                     // We have it.
@@ -242,7 +245,7 @@ fn read_request(
         leave_alone(connection, Raw::HeldInVain);
         return false;
     }
-    if at_start && wanted && !held_before {
+    if at_start && wanted && !held_before && !passed_before {
         if at_boundary && connection.phase >= Connection::LIKELY {
             match stop(ctx, segment, tuple, payload, connection, tcp) {
                 DROP => return true,

@@ -86,6 +86,8 @@ pub fn hold(
         let on_the_way = (*tcp).snd_nxt.wrapping_sub((*tcp).snd_una);
         ((*tcp).bytes_acked as u32).wrapping_add(on_the_way)
     };
+    // SAFETY: as above.
+    record.received = unsafe { (*tcp).bytes_received as u32 };
     // SAFETY: no preconditions.
     let held = Held { at_ns: unsafe { bpf_ktime_get_ns() } };
     note_held(tuple.client_port);

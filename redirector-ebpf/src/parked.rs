@@ -100,7 +100,8 @@ pub fn egress(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Option<i32> 
     if state == Flow::MOVING {
         return Some(if agent_alive() { TC_ACT_SHOT } else { TC_ACT_UNSPEC });
     }
-    Some(answer::turn_around(ctx, segment))
+    // It may be about to become the agent's, or not: the app sends it again.
+    Some(if hold::is_held(tuple) { TC_ACT_SHOT } else { answer::turn_around(ctx, segment) })
 }
 
 /// Where the agent's socket is, if the connection is parked.

@@ -7,7 +7,7 @@ mod inspected;
 
 use inspected::tcp::{OFF, Position, QUIETLY_OFF, end_of_connection, position};
 use inspected::{
-    CLIENT, Client, POD, PORT, WANTED, ask, forged, get, read_answers, ready, serve, with_client,
+    CLIENT, Client, LONG, POD, PORT, WANTED, ask, forged, get, read_answers, ready, serve, with_client,
 };
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -89,6 +89,29 @@ fn a_head_that_the_app_has_is_not_acted_on_again() {
         forged::send(&connection, Position { seq: start.seq + 5, ack: end.ack }, longer.as_bytes());
         thread::sleep(SHORT);
         client.counted(&[("held", 1), ("heads", 2), ("refused_at_boundary", 1), ("lost_sight", 0)]);
+    });
+}
+
+#[test]
+fn a_head_that_was_passed_on_is_not_held_when_it_comes_again() {
+    with_client(|client| {
+        client.inspect();
+        // The agent can't take the request, so it is passed on. But it does not get to the app's socket, for now.
+        client.freeze();
+        client.in_pod(|_| {
+            inspected::run("nft add table ip t");
+            inspected::run("nft add chain ip t c { type filter hook input priority 0 ; }");
+            inspected::run("nft add rule ip t c tcp dport 8080 tcp flags psh drop");
+        });
+        thread::sleep(LONG);
+        let mut connection = client.connect();
+        connection.write_all(get(WANTED).as_bytes()).unwrap();
+        thread::sleep(SHORT);
+        client.counted(&[("agent_silent", 1)]);
+        client.thaw();
+        client.in_pod(|_| inspected::run("nft delete table ip t"));
+        read_answers(&mut connection, 1);
+        client.counted(&[("held", 0), ("lost_sight", 1)]);
     });
 }
 

@@ -5,7 +5,6 @@ use super::{
     connections::Connections,
     inspection::Inspection,
     interfaces::{Interface, local_addresses, outside_interfaces},
-    last_beat::LastBeat,
     object,
     peername::address_bytes,
 };
@@ -16,6 +15,7 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use aya_log::EbpfLogger;
+use nix::time::{ClockId, clock_gettime};
 use redirector_common::{AddressBytes, Counter, Existing, Tuple};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,6 +25,7 @@ use std::{
     os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 use thiserror::Error;
 
@@ -71,7 +72,6 @@ pub struct Door {
     listeners: SockMap<MapData>,
     addresses: HashMap<MapData, AddressBytes, u8>,
     heartbeat: Array<MapData, u64>,
-    last_beat: Arc<LastBeat>,
     counters: PerCpuArray<MapData, u64>,
     connections: Connections,
     slots: BTreeMap<u16, u32>,
@@ -106,7 +106,6 @@ impl Door {
             listeners: SockMap::try_from(take(&mut object, "LISTENERS")?)?,
             addresses: HashMap::try_from(take(&mut object, "LOCAL_ADDRESSES")?)?,
             heartbeat: Array::try_from(take(&mut object, "HEARTBEAT")?)?,
-            last_beat: Arc::default(),
             counters: PerCpuArray::try_from(take(&mut object, "COUNTERS")?)?,
             connections: Connections::new(&mut object)?,
             slots: BTreeMap::new(),
@@ -150,10 +149,7 @@ impl Door {
     /// What is held back, and the maps to claim it with. Gives them once.
     pub fn take_held(&mut self) -> Result<(RingBuf<MapData>, Arc<Flows>), DoorError> {
         self.inspection().map_err(|reason| DoorError::NoInspection(reason.to_owned()))?;
-        Ok((
-            RingBuf::try_from(take(&mut self.object, "HELD_SEGMENTS")?)?,
-            Flows::new(&mut self.object, Arc::clone(&self.last_beat))?,
-        ))
+        Ok((RingBuf::try_from(take(&mut self.object, "HELD_SEGMENTS")?)?, Flows::new(&mut self.object)?))
     }
 
     /// From now on heads of requests to `port`, on connections that the app has, are searched for these names; not
@@ -261,7 +257,8 @@ impl Door {
 
     /// Says that the agent is alive; due every [`redirector_common::HEARTBEAT_INTERVAL_NS`].
     pub fn beat(&mut self) -> Result<(), DoorError> {
-        self.heartbeat.set(0, self.last_beat.beat(), 0)?;
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+        self.heartbeat.set(0, now.as_nanos() as u64, 0)?;
         if let Some(flush) = &mut self.flush_log {
             flush();
         }
@@ -311,7 +308,8 @@ impl Door {
             .map(|interface| self.attach_inspection(interface))
             .collect::<Result<Vec<_>, _>>()?;
         self.inspecting = true;
-        Ok(())
+        // The kernel may have taken its time, in which the thread did nothing else.
+        self.beat()
     }
 
     fn attach_inspection(&mut self, interface: &Interface) -> Result<Attachment, DoorError> {

@@ -8,7 +8,6 @@ mod connections;
 mod door;
 mod inspection;
 mod interfaces;
-mod last_beat;
 mod object;
 mod peername;
 mod rtnetlink;
@@ -16,6 +15,5 @@ mod sweep;
 
 pub use attach::AttachKind;
 pub use door::{Door, DoorError, PortListeners};
-pub use last_beat::LastBeat;
 pub use peername::{PeerNames, PeerNamesError, UpstreamGuard};
 pub use sweep::sweep;

@@ -75,6 +75,8 @@ pub(super) enum LiveEnd {
 /// What both directions share.
 #[derive(Default)]
 struct Shared {
+    /// Some request of the connection has gone to a developer.
+    after_developer: bool,
     unanswered: RefCell<VecDeque<Unanswered>>,
     /// The last request asked to switch protocols: nothing after it is interpreted until it is answered.
     switching: Cell<bool>,
@@ -149,6 +151,7 @@ pub(super) async fn run(
     // What was read and not yet written outlives the two directions below.
     let mut from_app = BytesMut::new();
     let shared = Shared {
+        after_developer,
         idle: Cell::new(buf.is_empty()),
         used: Cell::new(*app_used),
         speaks_http: Cell::new(*speaks_http),
@@ -156,7 +159,7 @@ pub(super) async fn run(
     };
 
     let end = {
-        let mut requests = pin!(requests(client, app, buf, framer, first, after_developer, context, &shared));
+        let mut requests = pin!(requests(client, app, buf, framer, first, context, &shared));
         let mut responses = pin!(responses(app, client, &mut from_app, context, &shared, *parked));
         tokio::select! {
             biased;
@@ -227,14 +230,14 @@ async fn requests(
     buf: &mut BytesMut,
     framer: &mut RequestFramer,
     first: Option<First>,
-    after_developer: bool,
     context: &PortContext,
     shared: &Shared,
 ) -> io::Result<RequestsEnd> {
     let mut cleared = ClearedRequests::new();
     let mut at_boundary = false;
     // The app may be about to end what is an idle connection to it, and not to the client.
-    let may_be_stale = || after_developer && shared.used.get() && shared.unanswered.borrow().is_empty();
+    let may_be_stale =
+        || shared.after_developer && shared.used.get() && shared.unanswered.borrow().is_empty();
     if let Some(First { head, again }) = first {
         at_boundary = head.safe_without_body;
         let stale = may_be_stale();

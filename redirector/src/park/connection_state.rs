@@ -34,6 +34,8 @@ pub enum Unfit {
     NotEstablished,
     #[error("the app has sent something meanwhile")]
     AppHasSpoken,
+    #[error("the app has received more meanwhile, perhaps the same segment")]
+    AppHasReceived,
     #[error("the app's socket is bound to a device")]
     BoundToDevice,
     #[error("the kernel does not describe the connection well enough (Linux 6.2 needed)")]
@@ -65,6 +67,10 @@ impl ConnectionState {
         let said = (facts.acknowledged as u32).wrapping_add(app.unacknowledged);
         if said != held.said {
             return Err(Unfit::AppHasSpoken);
+        }
+        // A process may have been in its way when the program looked: the kernel keeps segments aside then.
+        if facts.received as u32 != held.received {
+            return Err(Unfit::AppHasReceived);
         }
         if facts.ecn {
             return Err(Unfit::Ecn);
@@ -115,6 +121,7 @@ mod tests {
             seq: 1000,
             ack: 5000,
             said: 2300,
+            received: 700,
             window: 502,
             timestamps: Some(Timestamps { value: 77, echo: 90_000 }),
             payload: b"GET / HTTP/1.1\r\n\r\n".to_vec(),
@@ -128,6 +135,7 @@ mod tests {
             device: 0,
             connection: Some(ConnectionFacts {
                 acknowledged: (1 << 32) + 2000,
+                received: (1 << 32) + 700,
                 timestamps: true,
                 microseconds: false,
                 sack: true,
@@ -184,6 +192,7 @@ mod tests {
     fn whatever_is_in_doubt_stays_with_the_app() {
         assert_eq!(without(|app, _| app.state = State::CloseWait), Err(Unfit::NotEstablished));
         assert_eq!(without(|app, _| app.unacknowledged = 301), Err(Unfit::AppHasSpoken));
+        assert_eq!(without(|_, connection| connection.received += 1), Err(Unfit::AppHasReceived));
         assert_eq!(without(|app, _| app.device = 3), Err(Unfit::BoundToDevice));
         assert_eq!(without(|_, connection| connection.ecn = true), Err(Unfit::Ecn));
         assert_eq!(without(|_, connection| connection.timestamps = false), Err(Unfit::Timestamps));

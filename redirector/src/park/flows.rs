@@ -5,7 +5,7 @@
 //! wherever either of them is stopped.
 
 use crate::{
-    datapath::{DoorError, LastBeat},
+    datapath::DoorError,
     sock_diag::{SockDiag, State},
 };
 use aya::{
@@ -32,8 +32,6 @@ pub enum ClaimError {
     Expired,
     #[error("the connection is being moved or is parked already")]
     Taken,
-    #[error("the agent is late with its heartbeat, and may be taken for one that hangs")]
-    Late,
     #[error("cannot change an eBPF map: {0}")]
     Map(#[from] MapError),
 }
@@ -43,7 +41,6 @@ pub struct Flows {
     holds: Mutex<HashMap<MapData, Tuple, Held>>,
     flows: Mutex<HashMap<MapData, Tuple, Flow>>,
     agent_ports: Mutex<HashMap<MapData, u16, u16>>,
-    last_beat: Arc<LastBeat>,
     /// Parked connections that the agent has done with, and whose sockets may still be there.
     ended: Mutex<VecDeque<Ended>>,
     /// Parked connections that the agent serves.
@@ -59,13 +56,12 @@ struct Ended {
 impl Flows {
     /// # Errors
     /// When the embedded object is not the one that this agent was built for.
-    pub fn new(object: &mut Ebpf, last_beat: Arc<LastBeat>) -> Result<Arc<Self>, DoorError> {
+    pub fn new(object: &mut Ebpf) -> Result<Arc<Self>, DoorError> {
         let mut take = |name| object.take_map(name).ok_or(DoorError::Missing(name));
         Ok(Arc::new(Self {
             holds: Mutex::new(HashMap::try_from(take("HOLDS")?)?),
             flows: Mutex::new(HashMap::try_from(take("FLOWS")?)?),
             agent_ports: Mutex::new(HashMap::try_from(take("AGENT_PORTS")?)?),
-            last_beat,
             ended: Mutex::default(),
             served: Mutex::default(),
         }))
@@ -111,16 +107,21 @@ impl Flows {
             let part = ended.len().min(AT_LEAST.max(ended.len() / CALLS));
             ended.drain(..part).collect()
         };
-        let (gone, left): (Vec<_>, Vec<_>) = ended.into_iter().partition(|ended| {
+        for ended in ended {
+            // Nobody else can begin to move a connection with the same addresses meanwhile.
+            let mut flows = lock(&self.flows);
             // The program deletes an entry when the client comes back with a new connection.
-            let forgotten = matches!(lock(&self.flows).get(&ended.tuple, 0), Err(MapError::KeyNotFound));
-            forgotten || ended.sockets().all(|(local, peer)| matches!(diag.look_up(local, peer), Ok(None)))
-        });
-        for ended in gone {
-            // It may have been forgotten, as above.
-            let _ = lock(&self.flows).remove(&ended.tuple);
+            if matches!(flows.get(&ended.tuple, 0), Err(MapError::KeyNotFound)) {
+                continue;
+            }
+            if ended.sockets().all(|(local, peer)| matches!(diag.look_up(local, peer), Ok(None))) {
+                // It may have been forgotten, as above.
+                let _ = flows.remove(&ended.tuple);
+            } else {
+                drop(flows);
+                lock(&self.ended).push_back(ended);
+            }
         }
-        lock(&self.ended).extend(left);
     }
 
     /// Do the clients have all that the agent and the apps had to say on parked connections? Then nothing is lost
@@ -164,18 +165,13 @@ impl Moving {
     /// Makes the connection the agent's: its segments go to `agent_port` from now on.
     ///
     /// # Errors
-    /// [`ClaimError::Expired`], [`ClaimError::Late`]: it is the app's.
+    /// [`ClaimError::Expired`]: it is the app's.
     pub fn commit(mut self) -> Result<ParkedFlow, ClaimError> {
-        // When the agent counts as hung the program forgets a connection that is moving, perhaps just as it is parked.
-        if self.flows.last_beat.is_late() {
-            return Err(ClaimError::Late);
-        }
-        if let Err(error) = lock(&self.flows.holds).remove(&self.tuple) {
-            return Err(if is(&error, libc::ENOENT) { ClaimError::Expired } else { error.into() });
-        }
+        // Of no effect as long as the hold stands. It is gone if we were stopped for too long, and the program gave us up.
         let flow = Flow { state: Flow::PARKED, agent_port: self.agent_port, padding: 0 };
-        // It is gone if we were stopped between the two steps, and the program gave us up.
-        if let Err(error) = lock(&self.flows.flows).insert(self.tuple, flow, BPF_EXIST) {
+        let parked = lock(&self.flows.flows).insert(self.tuple, flow, BPF_EXIST);
+        // This decides it, and nothing is left to be done after it.
+        if let Err(error) = parked.and_then(|()| lock(&self.flows.holds).remove(&self.tuple)) {
             return Err(if is(&error, libc::ENOENT) { ClaimError::Expired } else { error.into() });
         }
         self.committed = true;

@@ -21,6 +21,8 @@ pub struct HeldSegment {
     pub ack: u32,
     /// Bytes that the app's socket had sent in all, modulo 2^32.
     pub said: u32,
+    /// Bytes that it had received in all, modulo 2^32.
+    pub received: u32,
     /// As it stands in the header: not yet scaled.
     pub window: u16,
     pub timestamps: Option<Timestamps>,
@@ -74,6 +76,7 @@ impl HeldSegment {
             seq: u32::from_ne_bytes(fixed.bytes(offset_of!(Record, seq))),
             ack: u32::from_ne_bytes(fixed.bytes(offset_of!(Record, ack))),
             said: u32::from_ne_bytes(fixed.bytes(offset_of!(Record, said))),
+            received: u32::from_ne_bytes(fixed.bytes(offset_of!(Record, received))),
             window: u16::from_ne_bytes(fixed.bytes(offset_of!(Record, window))),
             timestamps,
             payload: payload.to_vec(),

@@ -66,6 +66,7 @@ impl Wire {
             seq,
             ack,
             said: facts.acknowledged as u32,
+            received: facts.received as u32,
             window: 512,
             timestamps: facts.timestamps.then_some(Timestamps { value: clock, echo: app_clock }),
             payload: payload.to_vec(),

@@ -33,6 +33,9 @@ pub struct SocketFacts {
 pub struct ConnectionFacts {
     /// Bytes that the peer has acknowledged, since the connection began (Linux 4.1).
     pub acknowledged: u64,
+    /// Bytes that it has sent and the kernel has taken, read or not. The kernel first takes what it had put aside while
+    /// a process was using the socket.
+    pub received: u64,
     /// The peer's timestamps are answered (RFC 7323 §3).
     pub timestamps: bool,
     /// The clock of our timestamps counts microseconds (`TCPI_OPT_USEC_TS`, Linux 6.7).
@@ -91,6 +94,7 @@ impl ConnectionFacts {
         let name = congestion_control.split(|byte| *byte == 0).next().unwrap_or_default();
         Some(Self {
             acknowledged: u64::from_ne_bytes(*info.get(120..)?.first_chunk()?),
+            received: u64::from_ne_bytes(*info.get(128..)?.first_chunk()?),
             timestamps: options & Self::TIMESTAMPS != 0,
             microseconds: options & Self::MICROSECONDS != 0,
             sack: options & Self::SACK != 0,

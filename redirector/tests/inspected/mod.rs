@@ -66,6 +66,14 @@ impl Client {
         self.in_pod(|pod| pod.frozen = true);
     }
 
+    /// It does again.
+    pub fn thaw(&self) {
+        self.in_pod(|pod| {
+            pod.frozen = false;
+            pod.door().beat().unwrap();
+        });
+    }
+
     pub fn counters(&self) -> BTreeMap<&'static str, u64> {
         self.in_pod(|pod| pod.door().counters())
     }
@@ -169,6 +177,7 @@ pub fn with_client_of(
         run("ip link set eth0 up");
         let listener = TcpListener::bind((POD, PORT)).unwrap();
         prepare(&listener);
+        tcp::be_urgent();
         let mut pod = Pod::default();
         let accepted = Arc::clone(&pod.accepted);
         thread::spawn(move || {

@@ -149,8 +149,10 @@ fn app_that_ends_its_first_connection(lab: &Lab, last_words: &'static [u8]) -> S
             if peer.ended() {
                 return Ok(());
             }
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp")?;
-            if String::from_utf8_lossy(&peer.received()).contains("Connection: close") {
+            let last = String::from_utf8_lossy(&peer.received()).contains("Connection: close");
+            let close = if last { "Connection: close\r\n" } else { "" };
+            write!(stream, "HTTP/1.1 200 OK\r\n{close}Content-Length: 3\r\n\r\napp")?;
+            if last {
                 return Ok(());
             }
         }

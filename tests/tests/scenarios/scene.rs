@@ -49,8 +49,13 @@ pub fn intercepted(body: impl FnOnce(&Scene<'_>)) {
 /// The same with each way of getting at requests: through the agent, and in place.
 pub fn intercepted_by_each_datapath(body: impl Fn(&Scene<'_>)) {
     for datapath in ["proxy", "inspect"] {
-        in_lab(|lab| body(&Scene::with_datapath(lab, datapath)));
+        intercepted_by(datapath, &body);
     }
+}
+
+/// The same with one of them.
+pub fn intercepted_by(datapath: &str, body: impl FnOnce(&Scene<'_>)) {
+    in_lab(|lab| body(&Scene::with_datapath(lab, datapath)));
 }
 
 /// Two routes a request can take.

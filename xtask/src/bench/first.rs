@@ -17,6 +17,9 @@ use super::{
     contender::{DIRECT, INSPECT, PROXY, await_live},
 };
 
+/// As the name of a scenario.
+pub const NAME: &str = "first matched request";
+
 /// Connections of each kind in a turn.
 const CONNECTIONS: usize = 50;
 /// Of the developer's server, which is the same as the app.
@@ -103,7 +106,7 @@ impl fmt::Display for FirstRequests {
         }
         for (kind, _) in KINDS {
             let requests = self.times.get(&(kind, DIRECT)).map_or(0, Vec::len);
-            writeln!(f, "\nfirst matched request, {kind}: ms, less is better, {requests} requests each")?;
+            writeln!(f, "\n{NAME}, {kind}: ms, less is better, {requests} requests each")?;
             writeln!(f, "  {:<11} {:<8} {:<8} more than direct", "", "p50", "p99")?;
             for way in WAYS {
                 let at =
