@@ -440,6 +440,13 @@ pub struct TokenCreated {
     pub token: String,
 }
 
+/// Whether an intercept, or a preview, may be called so: 1 to 64 of letters, digits, `-`, `_` and `.`.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
 /// Why a call failed, and what to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Problem {

@@ -23,16 +23,30 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// How long the agent may take to accept a connection.
+/// How long the server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long it may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where an agent is, and what gives access to it.
+/// Where a control API is, and what gives access to it.
 #[derive(Clone, Debug)]
-pub enum AgentAddress {
-    /// On its node, for root.
+pub struct ApiAddress {
+    pub whose: Whose,
+    pub way: Way,
+}
+
+/// Whose control API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Agent,
+    Gateway,
+}
+
+/// How it is reached.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// On its own machine, for root or who runs it.
     Unix(PathBuf),
     /// From anywhere, with a join token.
     Tls { address: String, token: Box<JoinToken> },
@@ -41,13 +55,16 @@ pub enum AgentAddress {
 /// Why a call failed.
 #[derive(Debug, Error)]
 pub enum CallError {
-    #[error("cannot reach the agent at {at}: {source}; is it running, and is the address (--agent) right?")]
-    Connect { at: AgentAddress, source: io::Error },
-    #[error("cannot trust the agent at {at}: {source}")]
-    Tls { at: AgentAddress, source: TlsError },
-    #[error("the agent at {at} broke off: {reason}")]
-    Broken { at: AgentAddress, reason: String },
-    /// The agent's answer is a no.
+    #[error(
+        "cannot reach the {whose} at {at}: {source}; is it running, and is the address (--{whose}) right?",
+        whose = at.whose
+    )]
+    Connect { at: ApiAddress, source: io::Error },
+    #[error("cannot trust the {} at {at}: {source}", at.whose)]
+    Tls { at: ApiAddress, source: TlsError },
+    #[error("the {} at {at} broke off: {reason}", at.whose)]
+    Broken { at: ApiAddress, reason: String },
+    /// The answer is a no.
     #[error("{error}")]
     Refused { status: StatusCode, error: String },
 }
@@ -63,16 +80,26 @@ impl CallError {
     }
 }
 
-impl fmt::Display for AgentAddress {
+impl fmt::Display for ApiAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Tls { address, .. } => f.write_str(address),
+        match &self.way {
+            Way::Unix(path) => write!(f, "unix:{}", path.display()),
+            Way::Tls { address, .. } => f.write_str(address),
         }
     }
 }
 
-impl AgentAddress {
+/// As in the name of the command, and of the flag.
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "agent",
+            Self::Gateway => "gateway",
+        })
+    }
+}
+
+impl ApiAddress {
     /// A call without a body.
     pub async fn call<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, CallError> {
         let body = self.send(self.request(method, path, Bytes::new(), false)?).await?;
@@ -110,7 +137,7 @@ impl AgentAddress {
         upgrade: bool,
     ) -> Result<Request<Full<Bytes>>, CallError> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "redirector");
-        if let Self::Tls { token, .. } = self {
+        if let Way::Tls { token, .. } = &self.way {
             request = request.header(header::AUTHORIZATION, token.bearer());
         }
         if upgrade {
@@ -132,23 +159,23 @@ impl AgentAddress {
         }
         let error = match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => problem.error,
-            Err(_) => format!("the agent at {self} answered {status}"),
+            Err(_) => format!("the {} at {self} answered {status}", self.whose),
         };
         Err(CallError::Refused { status, error })
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, CallError> {
-        match self {
+        match &self.way {
             #[cfg(unix)]
-            Self::Unix(path) => {
+            Way::Unix(path) => {
                 let socket = tokio::net::UnixStream::connect(path)
                     .await
                     .map_err(|source| CallError::Connect { at: self.clone(), source })?;
                 self.converse(socket, request).await
             }
             #[cfg(not(unix))]
-            Self::Unix(_) => Err(self.broken("unix sockets are for the agent's own node")),
-            Self::Tls { address, token } => {
+            Way::Unix(_) => Err(self.broken("unix sockets are for its own machine, and not on this system")),
+            Way::Tls { address, token } => {
                 let config = tls::client_config(token)
                     .map_err(|source| CallError::Tls { at: self.clone(), source })?;
                 let connect_error = |source| CallError::Connect { at: self.clone(), source };

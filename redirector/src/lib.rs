@@ -4,6 +4,7 @@
 pub mod agent;
 mod any_certificate;
 pub mod api;
+mod api_server;
 pub mod byte_counts;
 #[cfg(target_os = "linux")]
 pub mod check;
@@ -15,6 +16,8 @@ mod crypto_provider;
 pub mod datapath;
 #[cfg(target_os = "linux")]
 pub mod engine;
+mod file_limit;
+pub mod gateway;
 pub mod http1;
 #[cfg(target_os = "linux")]
 mod netlink;
@@ -27,5 +30,6 @@ pub mod protocol;
 pub mod redirect_rules;
 #[cfg(target_os = "linux")]
 mod sock_diag;
+mod stop_signal;
 pub mod target;
 pub mod tunnel;

@@ -25,7 +25,7 @@ mod pool;
 mod software;
 
 pub use grpc::grpc_client;
-pub use http2::{Http2Answers, http2_client};
+pub use http2::{Http2Answers, http2_client, http2_raw};
 pub use pool::PoolClient;
 pub use software::Software;
 
@@ -330,6 +330,18 @@ impl Nginx {
         Self::start_with(lab, host, ports, "http2", &[directives])
     }
 
+    /// An ingress: passes all requests to `to`, with the `Host` that it was told and WebSockets.
+    #[must_use]
+    pub fn ingress(lab: &Lab, host: &Host, port: u16, to: SocketAddr) -> Self {
+        Self::start_with(lab, host, &[port], "", &[&passes_to(to)])
+    }
+
+    /// The same in TLS, for the first name in the certificate.
+    #[must_use]
+    pub fn tls_ingress(lab: &Lab, host: &Host, port: u16, to: SocketAddr, certificate: &Certificate) -> Self {
+        Self::tls_with(lab, host, &[port], &[(certificate, &passes_to(to))])
+    }
+
     fn start_with(lab: &Lab, host: &Host, ports: &[u16], listen: &str, servers: &[&str]) -> Self {
         let directory =
             tempfile::Builder::new().prefix("nginx-").tempdir_in(lab.directory()).expect("a directory");
@@ -365,6 +377,14 @@ impl Nginx {
     pub fn log(&self) -> &Log {
         self.process.log()
     }
+}
+
+fn passes_to(to: SocketAddr) -> String {
+    format!(
+        "location / {{ proxy_pass http://{to}; proxy_http_version 1.1; proxy_buffering off; proxy_request_buffering off;
+         client_max_body_size 0; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade;
+         proxy_set_header Connection $http_connection; proxy_set_header X-Seen-Sni \"$ssl_server_name\"; }}"
+    )
 }
 
 /// Talks to a WebSocket server from `host`: sends texts, a large binary message and a ping, and gives in JSON what

@@ -18,6 +18,7 @@ mod attached;
 mod cable;
 mod curl;
 mod developer;
+mod gateway;
 mod http;
 mod lab;
 mod log;
@@ -35,12 +36,13 @@ pub use agent::{Agent, AgentOptions, CommandOutput, redirector_binary};
 pub use agent_map::AgentMap;
 pub use apps::{
     App, Ends, Http2Answers, KeepAliveClient, Nginx, PoolClient, Software, WebSockets, grpc_client,
-    http2_client, tls_ends_client, tls_ends_server, websocket_dialog,
+    http2_client, http2_raw, tls_ends_client, tls_ends_server, websocket_dialog,
 };
 pub use attached::{Direction, PassAll, cgroup_peername_programs, cgroup_root, tcx_programs};
 pub use cable::{CABLE, Cable, LargestPacket};
 pub use curl::{Answer, Curl};
 pub use developer::{Developer, Intercept, Refusal};
+pub use gateway::{Gateway, GatewayOptions};
 pub use http::{Connection, Response};
 pub use lab::{Family, Host, Lab};
 pub use log::{Log, Logs, Stream};

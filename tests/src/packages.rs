@@ -31,6 +31,7 @@ pub const PACKAGES: &[Package] = &[
     Package { name: "prometheus", reason: "promtool judges the metrics, Prometheus itself reads them" },
     Package { name: "python3", reason: "the HTTP app that reports what it was sent" },
     Package { name: "python3-aiosmtpd", reason: "an SMTP server: the server speaks first" },
+    Package { name: "python3-h2", reason: "HTTP/2 requests that no proper client would send" },
     Package { name: "python3-hypercorn", reason: "a server that upgrades from HTTP/1.1 to HTTP/2" },
     Package { name: "python3-uvicorn", reason: "an asynchronous Python app" },
     Package { name: "python3-venv", reason: "for the gRPC library, of which Debian lacks parts" },

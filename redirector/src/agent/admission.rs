@@ -1,8 +1,9 @@
 //! Whether an intercept may be asked for at all, before it is compared with those there are.
 
-use super::{caller::Caller, registry_error::RegistryError};
+use super::registry_error::RegistryError;
 use crate::{
-    api::CreateIntercept,
+    api::{CreateIntercept, is_name},
+    api_server::Caller,
     context::{InterceptKey, MAX_CONDITIONS},
 };
 
@@ -12,7 +13,7 @@ pub fn admit(request: &CreateIntercept, caller: &Caller, allow_all: bool) -> Res
         return Err(RegistryError::Forbidden(request.target.to_string()));
     }
     if let Some(name) = &request.name
-        && !valid_name(name)
+        && !is_name(name)
     {
         return Err(RegistryError::BadName(name.clone()));
     }
@@ -23,11 +24,6 @@ pub fn admit(request: &CreateIntercept, caller: &Caller, allow_all: bool) -> Res
         return Err(RegistryError::AllForbidden(request.matcher.to_string()));
     }
     Ok(())
-}
-
-fn valid_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
 /// They are shown to others, kept, and compared with every request.

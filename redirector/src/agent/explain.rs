@@ -1,9 +1,10 @@
 //! Which intercept would take a request, and which of the conditions say no: decided by what decides for requests
 //! that come in, [`crate::engine::Routes`] and [`crate::context::Condition`].
 
-use super::{caller::Caller, registry::Registry, registry_error::RegistryError};
+use super::{registry::Registry, registry_error::RegistryError};
 use crate::{
     api::{Explain, ExplainedCondition, ExplainedIntercept, Explanation, InterceptInfo},
+    api_server::Caller,
     context::parse_method,
     http1::{MAX_HEAD, MAX_HEADERS, RequestView},
     target::resolve::resolve,

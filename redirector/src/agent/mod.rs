@@ -3,7 +3,6 @@
 mod admission;
 mod api_server;
 mod app_connections;
-mod caller;
 mod clash;
 mod entry;
 mod explain;
@@ -23,17 +22,16 @@ mod warden;
 mod worker;
 
 use crate::{
+    api_server::{bind_unix, serve_tls, serve_unix},
     check::cgroup2_root,
     datapath::{AttachKind, PeerNames},
+    file_limit::raise_file_limit,
     netns_cookie,
     tunnel::{identity::AgentIdentity, store::TokenStore, tls},
 };
 use anyhow::{Context as _, Result, bail};
 use api_server::Api;
-use nix::{
-    fcntl::{Flock, FlockArg},
-    sys::resource::{Resource, getrlimit, setrlimit},
-};
+use nix::fcntl::{Flock, FlockArg};
 use registry::Registry;
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -47,7 +45,7 @@ use std::{
 };
 use target_host::HostOptions;
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
     time::sleep,
@@ -91,10 +89,12 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     let host_options =
         HostOptions { attach: options.attach, log_packets: options.log_packets, peer_names, drain };
     let registry = Registry::new(host_options, options.grace, options.allow_all, client_address_reason);
-    let api = Api { registry: Arc::clone(&registry), tokens: tokens.clone() };
+    let router = api_server::router(Api { registry: Arc::clone(&registry), tokens: tokens.clone() });
 
     let socket_path = options.state_dir.join(SOCKET);
-    let unix = bind_unix(&socket_path)?;
+    // The lock is ours.
+    let unix =
+        bind_unix(&socket_path).with_context(|| format!("cannot listen on {}", socket_path.display()))?;
     let tcp = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("cannot listen on {} (--listen)", options.listen))?;
@@ -109,8 +109,8 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     }
     println!("listening on {} for developers, on {} for root", tcp.local_addr()?, socket_path.display());
     tokio::select! {
-        () = api_server::serve_tls(tcp, tls, api.clone()) => {}
-        () = api_server::serve_unix(unix, api) => {}
+        () = serve_tls(tcp, tls, router.clone(), tokens.clone()) => {}
+        () = serve_unix(unix, router) => {}
         () = serve_metrics(metrics, &registry) => {}
         () = registry.expire() => {}
         _ = terminate.recv() => tracing::info!("SIGTERM"),
@@ -155,30 +155,12 @@ fn lock_state(dir: &Path) -> Result<Flock<File>> {
     })
 }
 
-/// Each connection takes two descriptors; the soft limit of most systems is 1024.
-fn raise_file_limit() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
-}
-
 fn attach_peer_names() -> Result<Arc<PeerNames>> {
     let root = cgroup2_root().context(
         "no cgroup2 is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified, or the host's into the container",
     )?;
     netns_cookie::of_this_thread().context("this kernel has no SO_NETNS_COOKIE (it came with 5.14)")?;
     Ok(PeerNames::attach(&root)?)
-}
-
-fn bind_unix(path: &Path) -> Result<UnixListener> {
-    // The lock is ours, so a socket that is there belongs to no one.
-    let _ = fs::remove_file(path);
-    let listener =
-        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-    fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    Ok(listener)
 }
 
 async fn bind_metrics(address: Option<SocketAddr>) -> Result<Option<TcpListener>> {

@@ -2,7 +2,6 @@
 
 use super::{
     admission::{admit, made_up_name},
-    caller::Caller,
     entry::Entry,
     ledger::{Ledger, Totals},
     registry_error::RegistryError,
@@ -14,6 +13,7 @@ use super::{
 };
 use crate::{
     api::{CreateIntercept, Created, InterceptInfo, Status},
+    api_server::Caller,
     engine::{Intercept, Routes},
     target::{Target, netns::NetnsId, resolve::resolve},
     tunnel::{agent_end::Tunnel, token::TokenId},

@@ -1,9 +1,7 @@
 //! What the registry knows: the intercepts, and the targets and ports that are held for them.
 
-use super::{
-    caller::Caller, entry::Entry, registry_error::RegistryError, steering::Steering, target_host::TargetHost,
-};
-use crate::{api::CreateIntercept, engine::Routes, target::netns::NetnsId};
+use super::{entry::Entry, registry_error::RegistryError, steering::Steering, target_host::TargetHost};
+use crate::{api::CreateIntercept, api_server::Caller, engine::Routes, target::netns::NetnsId};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,

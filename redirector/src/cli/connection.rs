@@ -1,12 +1,21 @@
-//! Which agent a command talks to, and with which token.
+//! Which agent or gateway a command talks to, and with which token.
 
-use crate::{client::AgentAddress, tunnel::token::JoinToken};
+use crate::{
+    client::{ApiAddress, Way, Whose},
+    tunnel::token::JoinToken,
+};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// The unix socket of an agent with the default state directory.
 const DEFAULT_SOCKET: &str = "/var/lib/redirector/agent.sock";
+
+const AGENT_PORT: u16 = 7465;
+const GATEWAY_PORT: u16 = 7466;
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Agent")]
@@ -22,36 +31,88 @@ pub struct ConnectionArgs {
 }
 
 impl ConnectionArgs {
-    pub fn address(&self) -> Result<AgentAddress> {
-        let agent = match &self.agent {
-            None => return Ok(AgentAddress::Unix(DEFAULT_SOCKET.into())),
-            Some(agent) => agent,
-        };
-        if let Some(path) = agent.strip_prefix("unix:") {
-            return Ok(AgentAddress::Unix(path.into()));
-        }
-        Ok(AgentAddress::Tls { address: with_port(agent), token: Box::new(self.token()?) })
-    }
-
-    fn token(&self) -> Result<JoinToken> {
-        let (text, source) = match (&self.token_file, std::env::var("REDIRECTOR_TOKEN")) {
-            (Some(path), _) => {
-                let text = fs::read_to_string(path)
-                    .with_context(|| format!("cannot read the join token from {}", path.display()))?;
-                (text, path.display().to_string())
+    pub fn address(&self) -> Result<ApiAddress> {
+        match &self.agent {
+            None => Ok(ApiAddress { whose: Whose::Agent, way: Way::Unix(DEFAULT_SOCKET.into()) }),
+            Some(agent) => {
+                let token = || {
+                    token(self.token_file.as_deref(), "REDIRECTOR_TOKEN")?.with_context(|| {
+                        "a join token is needed: --token-file PATH or REDIRECTOR_TOKEN. The agent wrote one to \
+                         STATE_DIR/token, `redirector token create` on its node makes more"
+                    })
+                };
+                address(Whose::Agent, agent, token)
             }
-            (None, Ok(text)) => (text, "REDIRECTOR_TOKEN".to_owned()),
-            (None, Err(_)) => bail!(
-                "a join token is needed: --token-file PATH or REDIRECTOR_TOKEN. The agent wrote one to \
-                 STATE_DIR/token, `redirector token create` on its node makes more"
-            ),
-        };
-        text.trim().parse().with_context(|| format!("the join token in {source} can't be used"))
+        }
     }
 }
 
-/// 7465 where no port is given.
-fn with_port(address: &str) -> String {
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Gateway")]
+pub struct GatewayArgs {
+    /// The gateway: HOST:PORT of its --admin-listen, or unix:PATH of the socket in its state directory
+    #[arg(long, env = "REDIRECTOR_GATEWAY", value_name = "ADDRESS")]
+    gateway: Option<String>,
+
+    /// A file with the gateway's join token (on its machine: STATE_DIR/token). In place of it the token itself can be
+    /// in REDIRECTOR_GATEWAY_TOKEN
+    #[arg(long, value_name = "PATH")]
+    gateway_token_file: Option<PathBuf>,
+}
+
+impl GatewayArgs {
+    pub fn address(&self) -> Result<ApiAddress> {
+        let Some(gateway) = &self.gateway else {
+            bail!("which gateway? --gateway HOST:PORT or REDIRECTOR_GATEWAY says it");
+        };
+        let token = || {
+            token(self.gateway_token_file.as_deref(), "REDIRECTOR_GATEWAY_TOKEN")?.with_context(|| {
+                "a join token of the gateway is needed: --gateway-token-file PATH or REDIRECTOR_GATEWAY_TOKEN. The \
+                 gateway wrote one to STATE_DIR/token"
+            })
+        };
+        address(Whose::Gateway, gateway, token)
+    }
+}
+
+/// An agent that a gateway asks: its address, and a file with a join token for it.
+pub fn agent_with_token(agent: &str, token_file: &Path) -> Result<ApiAddress> {
+    address(Whose::Agent, agent, || read_token(token_file))
+}
+
+fn address(whose: Whose, text: &str, token: impl FnOnce() -> Result<JoinToken>) -> Result<ApiAddress> {
+    let port = match whose {
+        Whose::Agent => AGENT_PORT,
+        Whose::Gateway => GATEWAY_PORT,
+    };
+    let way = match text.strip_prefix("unix:") {
+        Some(path) => Way::Unix(path.into()),
+        None => Way::Tls { address: with_port(text, port), token: Box::new(token()?) },
+    };
+    Ok(ApiAddress { whose, way })
+}
+
+/// From the file, or else from the variable, if there is either.
+fn token(file: Option<&Path>, variable: &str) -> Result<Option<JoinToken>> {
+    match (file, std::env::var(variable)) {
+        (Some(path), _) => read_token(path).map(Some),
+        (None, Ok(text)) => parse_token(&text, variable).map(Some),
+        (None, Err(_)) => Ok(None),
+    }
+}
+
+fn read_token(path: &Path) -> Result<JoinToken> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read the join token from {}", path.display()))?;
+    parse_token(&text, &path.display().to_string())
+}
+
+fn parse_token(text: &str, source: &str) -> Result<JoinToken> {
+    text.trim().parse().with_context(|| format!("the join token in {source} can't be used"))
+}
+
+/// `port` where none is given.
+fn with_port(address: &str, own: u16) -> String {
     let has_port = match address.rsplit_once(':') {
         // A bare IPv6 address has colons, and no port unless it is in brackets.
         Some((host, port)) => port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']')),
@@ -60,9 +121,9 @@ fn with_port(address: &str) -> String {
     if has_port {
         address.to_owned()
     } else if address.contains(':') && !address.starts_with('[') {
-        format!("[{address}]:7465")
+        format!("[{address}]:{own}")
     } else {
-        format!("{address}:7465")
+        format!("{address}:{own}")
     }
 }
 
@@ -80,7 +141,7 @@ mod tests {
             ("[fd00::1]", "[fd00::1]:7465"),
             ("[fd00::1]:1", "[fd00::1]:1"),
         ] {
-            assert_eq!(with_port(given), used);
+            assert_eq!(with_port(given, 7465), used);
         }
     }
 }

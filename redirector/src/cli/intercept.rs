@@ -3,14 +3,17 @@
 use super::{
     connection::ConnectionArgs,
     intercept_output::{Event, InterceptOutput, Route},
+    intercept_preview::{InterceptPreview, InterceptPreviewArgs},
     matcher_args::MatcherArgs,
     output::{OutputArgs, block_on, path_segment},
+    owner::owner,
     tls::TlsArgs,
 };
 use crate::{
     api::{CreateIntercept, Created, Datapath, InterceptInfo, WhenAway},
-    client::{AgentAddress, CallError},
+    client::{ApiAddress, CallError},
     context::InterceptKey,
+    stop_signal::stop_signal,
     target::Target,
     tunnel::{
         backoff::{self, Backoff},
@@ -43,7 +46,7 @@ const GOOD_TUNNEL: Duration = Duration::from_secs(10);
 /// each request that came: time, method, path, status, duration, bytes and protocol.
 ///
 /// With --output json each line is an object with `event` and `time`, for programs:
-/// ready, ready_again (intercept, target, port, to, matches, curl);
+/// preview (name, link, share_link, expires); ready, ready_again (intercept, target, port, to, matches, curl);
 /// request (method, path, protocol, status, duration_seconds, request_bytes, response_bytes, client, outcome, reason);
 /// tunnel_lost (reason); warning (message); closed (count); removed (reason, unless it was Ctrl-C).
 /// Errors are text on stderr.
@@ -91,6 +94,9 @@ pub struct InterceptCommand {
     tls: TlsArgs,
 
     #[command(flatten)]
+    preview: InterceptPreviewArgs,
+
+    #[command(flatten)]
     output: OutputArgs,
 
     #[command(flatten)]
@@ -100,6 +106,7 @@ pub struct InterceptCommand {
 impl InterceptCommand {
     pub fn run(self) -> Result<ExitCode> {
         let agent = self.connection.address()?;
+        let preview = self.preview.preview()?;
         let request = CreateIntercept {
             name: self.name,
             target: self.target,
@@ -114,31 +121,16 @@ impl InterceptCommand {
             tls: self.tls.pairs()?,
         };
         let output = InterceptOutput::new(self.output.output);
-        block_on(Session { agent, to: self.to, request, output }.run())
+        block_on(Session { agent, to: self.to, request, preview, output }.run())
     }
-}
-
-/// `user@host`: for people, not for access.
-#[cfg(unix)]
-fn owner() -> String {
-    use nix::unistd::{User, gethostname, getuid};
-    let user = User::from_uid(getuid()).ok().flatten().map_or_else(|| getuid().to_string(), |user| user.name);
-    let host = gethostname().map(|host| host.to_string_lossy().into_owned());
-    format!("{user}@{}", host.unwrap_or_else(|_| "localhost".to_owned()))
-}
-
-/// `user@host`: for people, not for access.
-#[cfg(not(unix))]
-fn owner() -> String {
-    let variable = |name| std::env::var(name).unwrap_or_else(|_| "somebody".to_owned());
-    format!("{}@{}", variable("USERNAME"), variable("COMPUTERNAME"))
 }
 
 /// One run of the command.
 struct Session {
-    agent: AgentAddress,
+    agent: ApiAddress,
     to: LocalServer,
     request: CreateIntercept,
+    preview: Option<InterceptPreview>,
     output: InterceptOutput,
 }
 
@@ -157,12 +149,19 @@ impl Session {
             self.output.print(&Event::Closed { count });
         }
         self.output.print(&Event::Created { route: self.route() });
+        if let Some(preview) = &mut self.preview
+            && let Err(error) = preview.create(&self.request, self.output).await
+        {
+            self.farewell().await;
+            return Err(error.into());
+        }
         tokio::select! {
             error = self.stay() => {
                 if let Some(CallError::Refused { status: StatusCode::GONE, error }) = error.downcast_ref() {
                     self.output.print(&Event::Removed { reason: Some(error) });
                 }
                 eprintln!("redirector: {error:#}");
+                self.remove_preview().await;
                 Ok(ExitCode::FAILURE)
             }
             () = &mut stopped => {
@@ -236,12 +235,22 @@ impl Session {
     }
 
     async fn farewell(&self) {
+        self.remove_preview().await;
         match timeout(FAREWELL, self.agent.delete(&self.path())).await {
             Ok(Ok(())) => self.output.print(&Event::Removed { reason: None }),
             // Gone already is what we want; else the agent lets it go after a while.
             Ok(Err(CallError::Refused { status: StatusCode::NOT_FOUND, .. })) => {}
             Ok(Err(error)) => eprintln!("redirector: the intercept stays for a while: {error}"),
             Err(_) => eprintln!("redirector: the intercept stays for a while: the agent does not answer"),
+        }
+    }
+
+    async fn remove_preview(&self) {
+        let Some(preview) = &self.preview else { return };
+        match timeout(FAREWELL, preview.remove()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => eprintln!("redirector: the preview stays for a while: {error}"),
+            Err(_) => eprintln!("redirector: the preview stays for a while: the gateway does not answer"),
         }
     }
 
@@ -259,30 +268,4 @@ impl Session {
 /// May the intercept be created again later? A target may come back too: pods restart.
 fn may_come_back(error: &CallError) -> bool {
     error.is_passing() || matches!(error, CallError::Refused { status: StatusCode::NOT_FOUND, .. })
-}
-
-/// Resolves on Ctrl-C or SIGTERM, also one that came before it is awaited.
-#[cfg(unix)]
-fn stop_signal() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    async move {
-        match signals {
-            (Ok(mut interrupt), Ok(mut terminate)) => {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            }
-            // Without handlers the signals end the process by themselves.
-            _ => std::future::pending().await,
-        }
-    }
-}
-
-#[cfg(not(unix))]
-async fn stop_signal() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }

@@ -1,9 +1,10 @@
 //! What `redirector intercept` prints: lines for people, or one JSON object per line for programs.
 
-use super::{curl_line::curl_line, output::Format};
+use super::{curl_line::curl_line, output::Format, qr_code::qr_code};
 use crate::{
     api::WhenAway,
     context::Matcher,
+    gateway::api::PreviewCreated,
     protocol::Protocol,
     target::Target,
     tunnel::developer_end::{Outcome, RoutedRequest},
@@ -27,6 +28,8 @@ pub enum Event<'a> {
     Closed { count: u64 },
     /// It is made; its tunnel is not there yet. For people only: programs wait for [`Event::Ready`].
     Created { route: Route<'a> },
+    /// Others can see it by this link.
+    Preview { created: &'a PreviewCreated, qr: bool },
     /// Requests come from now on.
     Ready { route: Route<'a> },
     /// One request has come and ended.
@@ -82,6 +85,11 @@ fn text(event: &Event<'_>, now: &Zoned) -> Option<String> {
                 .map(|curl| format!("\n  try: {curl}"))
                 .unwrap_or_default();
             format!("intercept \"{}\"{curl}", route.intercept)
+        }
+        Event::Preview { created, qr } => {
+            let code = qr.then(|| qr_code(&created.link)).flatten();
+            let code = code.map(|code| format!("\n{}", code.trim_end())).unwrap_or_default();
+            format!("  preview: {}{code}", created.link)
         }
         Event::Ready { route } => format!("ready: {}", in_words(route)),
         Event::ReadyAgain { route } => format!("ready again: {}", in_words(route)),
@@ -141,6 +149,7 @@ struct Line<'a> {
 enum JsonEvent<'a> {
     Warning { message: &'a str },
     Closed { count: u64 },
+    Preview { name: &'a str, link: &'a str, share_link: &'a str, expires: &'a str },
     Ready(JsonRoute<'a>),
     Request(JsonRequest<'a>),
     TunnelLost { reason: &'a str, when_away: WhenAway },
@@ -186,6 +195,9 @@ fn json(event: &Event<'_>, now: Timestamp) -> Option<String> {
         Event::Created { .. } => return None,
         Event::Warning { message } => JsonEvent::Warning { message },
         Event::Closed { count } => JsonEvent::Closed { count: *count },
+        Event::Preview { created: PreviewCreated { preview, link, share_link, .. }, .. } => {
+            JsonEvent::Preview { name: &preview.name, link, share_link, expires: &preview.expires }
+        }
         Event::Ready { route } => JsonEvent::Ready(json_route(route)),
         Event::ReadyAgain { route } => JsonEvent::ReadyAgain(json_route(route)),
         Event::Request { request } => {
@@ -319,6 +331,32 @@ mod tests {
         assert!(object["matches"].as_str().unwrap().contains("alice") && object["matcher"].is_object());
         assert_eq!(parsed(&Event::ReadyAgain { route })["event"], "ready_again");
         assert!(text(&Event::Ready { route }, &epoch()).unwrap().starts_with("ready: "));
+    }
+
+    #[test]
+    fn a_preview_is_its_links() {
+        let created: PreviewCreated = serde_json::from_value(serde_json::json!({
+            "preview": {
+                "name": "alice", "owner": "alice@laptop", "token": "default", "matcher": { "conditions": [] },
+                "access": "link", "when_away": "page", "link": null, "created": "", "expires": "2026-01-31T08:00:00Z",
+                "developer_there": null,
+            },
+            "link": "https://x.preview.test/", "share_link": "https://gateway.test/_p/x", "password": null, "warnings": [],
+        }))
+        .unwrap();
+        let object = parsed(&Event::Preview { created: &created, qr: true });
+        for (field, value) in [
+            ("event", "preview"),
+            ("name", "alice"),
+            ("link", "https://x.preview.test/"),
+            ("share_link", "https://gateway.test/_p/x"),
+            ("expires", "2026-01-31T08:00:00Z"),
+        ] {
+            assert_eq!(object[field], value, "{field}");
+        }
+        let line = |qr| text(&Event::Preview { created: &created, qr }, &epoch()).unwrap();
+        assert_eq!(line(false), "  preview: https://x.preview.test/");
+        assert!(line(true).lines().count() > 10);
     }
 
     #[test]

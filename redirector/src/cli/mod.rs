@@ -7,11 +7,16 @@ mod check;
 mod connection;
 mod curl_line;
 mod explain;
+mod gateway;
 mod intercept;
 mod intercept_output;
+mod intercept_preview;
 mod list;
 mod matcher_args;
 mod output;
+mod owner;
+mod preview;
+mod qr_code;
 mod remove;
 mod status;
 mod targets;
@@ -45,6 +50,8 @@ enum Command {
     Remove(remove::RemoveCommand),
     Targets(targets::TargetsCommand),
     Token(token::TokenCommand),
+    Gateway(Box<gateway::GatewayCommand>),
+    Preview(preview::PreviewCommand),
     #[cfg(target_os = "linux")]
     Check(check::CheckCommand),
 }
@@ -62,6 +69,8 @@ impl Cli {
             Command::Remove(command) => command.run(),
             Command::Targets(command) => command.run(),
             Command::Token(command) => command.run(),
+            Command::Gateway(command) => command.run(),
+            Command::Preview(command) => command.run(),
             #[cfg(target_os = "linux")]
             Command::Check(command) => command.run(),
         }

@@ -40,7 +40,7 @@ pub use header_regex::HeaderRegexCondition;
 pub use key::{InterceptKey, NoRandomness};
 pub use matcher::{Condition, MAX_CONDITIONS, Matcher};
 pub use methods::{MethodsCondition, parse_method};
-pub use needle::Needle;
+pub use needle::{Needle, is_common_header};
 pub use path_condition::{PathCondition, PathPrefixCondition, PathRegexCondition};
 pub use pattern::Pattern;
 pub use preset::{Preset, PresetCondition};

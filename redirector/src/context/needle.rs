@@ -37,6 +37,12 @@ const COMMON: [&str; 22] = [
     "x-request-id",
 ];
 
+/// Whether most requests have a header field of this name (in lower case) anyway.
+#[must_use]
+pub fn is_common_header(name: &str) -> bool {
+    COMMON.contains(&name)
+}
+
 impl Matcher {
     /// At least one of these is in the head of every request that matches. Of the conditions, which all must hold, the
     /// one is taken that the fewest other requests are likely to meet. `None`: no condition has a name to look for.
@@ -68,7 +74,7 @@ impl Condition {
 
 impl Needle {
     fn is_common(&self) -> bool {
-        matches!(self, Self::Header(name) if COMMON.contains(&name.as_str()))
+        matches!(self, Self::Header(name) if is_common_header(name))
     }
 }
 

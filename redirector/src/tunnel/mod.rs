@@ -21,7 +21,7 @@ pub mod stream;
 pub mod tls;
 pub mod token;
 
-mod state_file;
+pub(crate) mod state_file;
 mod wire;
 
 /// Value of the `Upgrade` header that turns a control API connection into a tunnel.

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 /// Makes the directory if it is missing, mode 0700 on Unix. An existing directory is left as it is.
-pub(super) fn create_private_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn create_private_dir(dir: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -14,7 +14,7 @@ pub(super) fn create_private_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Replaces `dir/name` with `bytes`, mode 0600 on Unix. After a crash the file holds the old or the new bytes.
-pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     // tempfile creates with mode 0600 on Unix.
     let mut file = tempfile::Builder::new().prefix(&format!(".{name}.")).tempfile_in(dir)?;
     file.write_all(bytes)?;
@@ -24,7 +24,7 @@ pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// The content of `dir/name`, or `None` when there is no such file.
-pub(super) fn read(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     match fs::read(dir.join(name)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -33,7 +33,7 @@ pub(super) fn read(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Removes `dir/name`; a missing file is fine.
-pub(super) fn remove(dir: &Path, name: &str) -> io::Result<()> {
+pub(crate) fn remove(dir: &Path, name: &str) -> io::Result<()> {
     match fs::remove_file(dir.join(name)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => sync_dir(dir),

@@ -60,7 +60,7 @@ pub struct TokenGrant {
 /// The token is not one of this agent's. Deliberately says no more.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error(
-    "the agent does not know this join token: it was revoked, or belongs to another agent; ask for a new one (`redirector token create` on the node)"
+    "this join token is not known here: it was revoked, or belongs to another agent or gateway; ask for a new one (`redirector token create` on its machine)"
 )]
 pub struct AuthError;
 

@@ -89,6 +89,20 @@ pub fn http2_client(lab: &Lab, host: &Host, to: SocketAddr, plan: &Value) -> Htt
     Http2Answers(output.json())
 }
 
+/// Requests in HTTP/2 as they are, right or wrong (`apps/http2_raw.py`): header fields and body. Gives for each the status
+/// of its answer, or `reset` or `closed`.
+#[track_caller]
+#[must_use]
+pub fn http2_raw(lab: &Lab, host: &Host, to: SocketAddr, requests: &Value) -> Vec<String> {
+    let path = lab.directory().join("http2_raw.py");
+    std::fs::write(&path, include_str!("http2_raw.py")).expect("write http2_raw.py");
+    let mut command = host.netns.command(PYTHON);
+    command.arg(path).args([to.ip().to_string(), to.port().to_string(), requests.to_string()]);
+    let output = CommandOutput::of(&mut command);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    serde_json::from_value(output.json()).expect("a list of texts")
+}
+
 fn node(lab: &Lab, netns: &Netns, name: &str, text: &str) -> Command {
     let path = lab.directory().join(name);
     std::fs::write(&path, text).unwrap_or_else(|error| panic!("write {name}: {error}"));

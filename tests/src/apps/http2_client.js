@@ -1,12 +1,13 @@
 // An HTTP/2 client without TLS that does as it is told and prints in JSON what it saw: http2_client.js URL PLAN
 //
 // PLAN is JSON: {"requests": [REQUEST...], "together": bool, "storm": {"count": N, "headers": {...}}, "linger": MS}
-// REQUEST: {"headers": {...}, "body": TEXT, "body_mib": N, "trailers": {...}, "open": bool, "cancel": CODE,
+// REQUEST: {"headers": {...}, "body": TEXT, "body_hex": HEX, "body_mib": N, "trailers": {...}, "open": bool, "cancel": CODE,
 //           "stall": bool, "late": bool}
 //
 //   together  all requests at once, else one after the other
 //   storm     before them, so many streams that are cancelled as soon as they are opened
 //   linger    how long to wait for the end of the connection afterwards
+//   body_hex  a body of any bytes
 //   body_mib  a body of so many MiB
 //   open      the request does not end before the answer has
 //   cancel    RST_STREAM with this code 300 ms after the request
@@ -36,7 +37,7 @@ function ask(request) {
   return new Promise((resolve) => {
     const answer = { status: null, headers: null, interim: [], length: 0, text: "", trailers: null, code: null, error: null };
     const digest = crypto.createHash("sha256");
-    const hasBody = request.body !== undefined || request.body_mib || request.open;
+    const hasBody = request.body !== undefined || request.body_hex || request.body_mib || request.open;
     let stream;
     try {
       stream = session.request(request.headers, { endStream: !hasBody && request.headers[":method"] !== "CONNECT", waitForTrailers: Boolean(request.trailers) });
@@ -67,6 +68,7 @@ function ask(request) {
       resolve(answer);
     });
     if (request.body !== undefined) stream.write(request.body);
+    if (request.body_hex) stream.write(Buffer.from(request.body_hex, "hex"));
     if (request.body_mib) {
       let left = request.body_mib;
       const piece = Buffer.alloc(1 << 20, "x");

@@ -120,8 +120,19 @@ fn wrong_usage_is_exit_code_2_and_a_hint() {
 
 #[test]
 fn help_is_printed_for_every_command() {
-    for command in ["agent", "intercept", "list", "explain", "status", "remove", "targets", "check", "token"]
-    {
+    for command in [
+        "agent",
+        "intercept",
+        "list",
+        "explain",
+        "status",
+        "remove",
+        "targets",
+        "check",
+        "token",
+        "gateway",
+        "preview",
+    ] {
         let output = Command::new(redirector_binary()).args([command, "--help"]).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{command}");
         assert!(String::from_utf8_lossy(&output.stdout).contains("Usage"), "{command}");

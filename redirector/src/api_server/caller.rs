@@ -1,8 +1,8 @@
 //! Who calls the control API, and how that is known.
 
-use super::api_server::{Api, ApiError};
+use super::answer::ApiError;
 use crate::tunnel::{
-    store::TokenGrant,
+    store::{TokenGrant, TokenStore},
     token::{JoinToken, TokenId},
 };
 use axum::{
@@ -60,10 +60,15 @@ pub enum Peer {
     Tls { certificate: Option<TokenId> },
 }
 
-impl FromRequestParts<Api> for Caller {
+/// What calls are judged by.
+pub trait HoldsTokens: Send + Sync {
+    fn tokens(&self) -> &TokenStore;
+}
+
+impl<S: HoldsTokens> FromRequestParts<S> for Caller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, api: &S) -> Result<Self, ApiError> {
         let certificate = match parts.extensions.get::<Peer>() {
             Some(Peer::Unix) => return Ok(Self::Root),
             Some(Peer::Tls { certificate }) => certificate.clone(),
@@ -76,7 +81,7 @@ impl FromRequestParts<Api> for Caller {
             })?;
         let token = JoinToken::from_bearer(header).map_err(|error| unauthorized(error.to_string()))?;
         let grant = api
-            .tokens
+            .tokens()
             .authenticate(&token.id, &token.secret)
             .map_err(|error| unauthorized(error.to_string()))?;
         // curl has no certificate. Who shows one must show that of the token.

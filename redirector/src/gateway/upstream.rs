@@ -1,0 +1,240 @@
+//! The ingress behind the gateway: connections to it, and requests over them.
+
+use crate::crypto_provider::provider;
+use bytes::Bytes;
+use http::{Request, Response, Uri, uri::Authority};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{
+        Client,
+        connect::{Connected, Connection},
+    },
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, InvalidDnsNameError, ServerName, pem::PemObject as _},
+};
+use std::{
+    error::Error as StdError,
+    io,
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+use tower_service::Service;
+
+/// A body on its way, of a request or of an answer.
+pub type Body = UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>;
+
+/// For all of connecting, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Shorter than servers keep idle connections (nginx 75 s, Apache 5 s): who is first to close does not lose a request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Where the ingress is, by the names that Telepresence asks for.
+#[derive(Clone, Debug)]
+pub struct IngressOptions {
+    /// Name or address to connect to; an IPv6 address without its brackets.
+    pub host: String,
+    pub port: u16,
+    pub tls: bool,
+    /// The host that the ingress serves: for SNI, and as `Host`.
+    pub l5: Option<String>,
+    /// Certificates (PEM) to verify the ingress by, besides the system's.
+    pub ca: Option<PathBuf>,
+}
+
+/// Why there is no way to the ingress.
+#[derive(Debug, thiserror::Error)]
+pub enum IngressError {
+    #[error(
+        "`{0}` can't be the ingress's host: give a name or an address with --ingress-host and --ingress-l5"
+    )]
+    Host(String),
+    #[error("cannot read the certificates in {path} (--ingress-ca): {reason}")]
+    Ca { path: PathBuf, reason: String },
+    #[error("TLS to the ingress can't be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// The ingress, and a pool of connections to it.
+#[derive(Clone)]
+pub struct Upstream {
+    client: Client<IngressConnector, Body>,
+    address: Authority,
+    l5: Option<Authority>,
+    scheme: &'static str,
+}
+
+impl Upstream {
+    pub fn new(options: &IngressOptions) -> Result<Self, IngressError> {
+        let bad_host = |text: &str| IngressError::Host(text.to_owned());
+        let host = match options.host.contains(':') {
+            true => format!("[{}]", options.host),
+            false => options.host.clone(),
+        };
+        let own_port = if options.tls { 443 } else { 80 };
+        let address = match options.port == own_port {
+            true => host,
+            false => format!("{host}:{}", options.port),
+        };
+        let l5 =
+            options.l5.as_deref().map(|l5| l5.parse::<Authority>().map_err(|_| bad_host(l5))).transpose()?;
+        let connector = IngressConnector::new(options, l5.as_ref())?;
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .set_host(false)
+            .build(connector);
+        let address = address.parse().map_err(|_| bad_host(&options.host))?;
+        Ok(Self { client, address, l5, scheme: if options.tls { "https" } else { "http" } })
+    }
+
+    /// What the ingress is told in `Host`: the one it serves, if that was said; else what the visitor asked for, unless
+    /// that is a preview's own host, which the ingress can't know.
+    #[must_use]
+    pub fn host<'a>(&'a self, asked: &'a Authority, is_preview_host: bool) -> &'a Authority {
+        match &self.l5 {
+            Some(l5) => l5,
+            None if is_preview_host => &self.address,
+            None => asked,
+        }
+    }
+
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    /// Sends a request whose target is a path. Reads as much of the body as the ingress takes.
+    pub async fn send(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, hyper_util::client::legacy::Error> {
+        let target = request.uri().path_and_query().cloned();
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = self.scheme.parse().ok();
+        parts.authority = Some(self.address.clone());
+        parts.path_and_query = target.or_else(|| "/".parse().ok());
+        // All three are there, and valid.
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        *request.version_mut() = http::Version::HTTP_11;
+        self.client.request(request).await
+    }
+}
+
+/// Connects to the ingress, whatever the target of a request.
+#[derive(Clone)]
+struct IngressConnector {
+    host: Arc<str>,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl IngressConnector {
+    fn new(options: &IngressOptions, l5: Option<&Authority>) -> Result<Self, IngressError> {
+        let name = l5.map_or(options.host.as_str(), Authority::host);
+        let tls = match options.tls {
+            true => {
+                let bad_name = |_: InvalidDnsNameError| IngressError::Host(name.to_owned());
+                let server_name = ServerName::try_from(name.to_owned()).map_err(bad_name)?;
+                Some((TlsConnector::from(Arc::new(tls_config(options.ca.clone())?)), server_name))
+            }
+            false => None,
+        };
+        Ok(Self { host: options.host.as_str().into(), port: options.port, tls })
+    }
+
+    async fn connect(self) -> io::Result<TokioIo<Box<dyn Io>>> {
+        let connect = async {
+            let socket = TcpStream::connect((&*self.host, self.port)).await?;
+            let _ = socket.set_nodelay(true);
+            let io: Box<dyn Io> = match self.tls {
+                Some((connector, name)) => Box::new(connector.connect(name, socket).await?),
+                None => Box::new(socket),
+            };
+            Ok(TokioIo::new(io))
+        };
+        timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+fn tls_config(ca: Option<PathBuf>) -> Result<ClientConfig, IngressError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca {
+        let failed = |reason: String| IngressError::Ca { path: path.clone(), reason };
+        for certificate in CertificateDer::pem_file_iter(&path).map_err(|error| failed(error.to_string()))? {
+            let certificate = certificate.map_err(|error| failed(error.to_string()))?;
+            roots.add(certificate).map_err(|error| failed(error.to_string()))?;
+        }
+    }
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+impl Service<Uri> for IngressConnector {
+    type Response = TokioIo<Box<dyn Io>>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        Box::pin(self.clone().connect())
+    }
+}
+
+/// A connection, with TLS or without.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+impl Connection for Box<dyn Io> {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(host: &str, port: u16, l5: Option<&str>) -> Result<Upstream, IngressError> {
+        let l5 = l5.map(str::to_owned);
+        Upstream::new(&IngressOptions { host: host.to_owned(), port, tls: false, l5, ca: None })
+    }
+
+    #[tokio::test]
+    async fn the_ingress_is_told_a_host_that_it_can_know() {
+        let asked: Authority = "asked.test:8443".parse().unwrap();
+        let plain = upstream("ingress.test", 8080, None).unwrap();
+        assert_eq!(plain.host(&asked, false), "asked.test:8443");
+        assert_eq!(plain.host(&asked, true), "ingress.test:8080");
+        assert_eq!(upstream("::1", 80, None).unwrap().host(&asked, true), "[::1]");
+        let l5 = upstream("10.0.0.1", 80, Some("shop.test")).unwrap();
+        assert_eq!(
+            (l5.host(&asked, false), l5.host(&asked, true)),
+            (&"shop.test".parse().unwrap(), &"shop.test".parse().unwrap())
+        );
+        assert!(matches!(upstream("a b", 80, None), Err(IngressError::Host(_))));
+    }
+}
