@@ -11,6 +11,7 @@ mod leftovers;
 mod metrics;
 mod parker;
 mod parking;
+mod port_inside;
 mod registry;
 mod registry_error;
 mod registry_state;
@@ -19,6 +20,7 @@ mod target_host;
 mod tls_keys;
 mod urgency;
 mod warden;
+mod warden_command;
 mod worker;
 
 use crate::{

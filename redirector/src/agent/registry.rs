@@ -9,7 +9,7 @@ use super::{
     steering::Choice,
     target_host::{HostOptions, TargetHost},
     tls_keys,
-    warden::PortError,
+    warden_command::PortError,
 };
 use crate::{
     api::{CreateIntercept, Created, InterceptInfo, Status},

@@ -1,6 +1,6 @@
 //! Why a call on the registry failed, in words for the developer who made it.
 
-use super::{clash::Clash, target_host::HostError, tls_keys::TlsKeysError, warden::PortError};
+use super::{clash::Clash, target_host::HostError, tls_keys::TlsKeysError, warden_command::PortError};
 use crate::{context::MAX_CONDITIONS, target::resolve::ResolveError};
 use thiserror::Error;
 

@@ -3,7 +3,8 @@
 use super::{
     ledger::TargetStats,
     steering::Steering,
-    warden::{PortError, Warden, WardenCommand},
+    warden::Warden,
+    warden_command::{PortError, WardenCommand},
     worker::{self, Pulse},
 };
 use crate::{

@@ -5,39 +5,32 @@ use super::{
     app_connections::{Anew, AppConnections, PortView, idle},
     ledger::TargetStats,
     parking::Parking,
+    port_inside::{address_inside, listen, obstacles},
     steering::{Spoken, Steering},
+    warden_command::{PortError, WardenCommand},
     worker::{Pulse, WorkerCommand},
 };
 use crate::{
     api::TargetStatus,
-    datapath::{Door, DoorError, PortListeners},
-    engine::{
-        PortContext, speaks_http2,
-        tls::{TlsKey, probe},
-    },
+    datapath::{Door, PortListeners},
+    engine::{PortContext, speaks_http2, tls::probe},
     park::Mover,
-    redirect_rules::{Certainty, RedirectFinding, redirect_of},
     sock_diag::SockDiag,
-    target::{Target, listening::ListeningSockets, presence::Presence},
+    target::{Target, presence::Presence},
 };
 use redirector_common::{Counter, PORT_HTTP2};
-use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, TcpListener},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
-use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{spawn_blocking, spawn_local},
     time::{MissedTickBehavior, interval, sleep},
 };
-
-/// As large as the kernel allows, which cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 65535;
 
 /// Above this age of a worker's pulse the target counts as hung, and new connections go to the app.
 const HUNG: Duration = Duration::from_millis(300);
@@ -50,81 +43,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long parked connections have, once the agent ends.
 const PARKED_DEADLINE: Duration = Duration::from_secs(3);
-
-/// Why a port cannot be intercepted.
-#[derive(Debug, Error)]
-pub enum PortError {
-    #[error(transparent)]
-    Door(#[from] DoorError),
-    #[error("cannot listen inside the target (is its loopback interface up?): {0}")]
-    Listen(#[source] io::Error),
-    #[error("cannot reserve a local port for parked connections inside the target: {0}")]
-    Park(#[source] io::Error),
-    #[error(
-        "netfilter (iptables or nftables) in the target redirects port {port}, as service meshes do: what it takes never \
-         reaches this intercept, whatever its datapath ({rule}). Take the port out of the mesh's redirect (Istio: the \
-         annotation traffic.sidecar.istio.io/excludeInboundPorts), or intercept a service behind it"
-    )]
-    Redirected { port: u16, rule: String },
-    #[error("the target's connections can't be listed (sock_diag): {0}")]
-    Connections(#[source] io::Error),
-    #[error(
-        "connections can't be closed here (--close-existing): {0}; it takes a kernel with CONFIG_INET_DIAG_DESTROY, and \
-         CAP_NET_ADMIN. `redirector check` tries it"
-    )]
-    CannotClose(#[source] io::Error),
-    #[error("the target is gone, or its thread hangs")]
-    Gone,
-}
-
-/// What a warden is asked.
-pub enum WardenCommand {
-    /// Answers with what may keep the intercept from working.
-    OpenPort {
-        port: u16,
-        context: PortContext,
-        reply: oneshot::Sender<Result<Vec<String>, PortError>>,
-    },
-    /// What is to happen to connections to an open port.
-    Steer {
-        port: u16,
-        steering: Steering,
-        reply: oneshot::Sender<Result<(), PortError>>,
-    },
-    ClosePort {
-        port: u16,
-        reply: oneshot::Sender<()>,
-    },
-    /// Answers with what may keep TLS on the port from being looked into.
-    ProbeTls {
-        port: u16,
-        keys: Vec<Arc<TlsKey>>,
-        reply: oneshot::Sender<Vec<String>>,
-    },
-    /// Find out whether the app speaks HTTP/2; answers when it is known.
-    ProbeHttp2 {
-        port: u16,
-        reply: oneshot::Sender<()>,
-    },
-    /// Can connections of the app's be closed?
-    CanClose {
-        reply: oneshot::Sender<Result<(), PortError>>,
-    },
-    /// Ends connections of the app's that are not covered, where their clients' next ones are; answers with how many.
-    CloseExisting {
-        port: u16,
-        reply: oneshot::Sender<Result<u64, PortError>>,
-    },
-    Status {
-        /// With the connections that are not covered.
-        connections: bool,
-        reply: oneshot::Sender<TargetStatus>,
-    },
-    /// Detach everything; answers when nothing is attached any more.
-    End {
-        reply: oneshot::Sender<()>,
-    },
-}
 
 /// What a warden works with.
 pub struct Warden {
@@ -505,66 +423,4 @@ fn open_parking(
         Mover::open(flows).map_err(|error| format!("CAP_NET_RAW and sock_diag are needed: {error}"))?;
     let workers = workers.iter().map(|(worker, _)| worker.clone()).collect();
     Parking::start(mover, ring, workers).map_err(|error| error.to_string())
-}
-
-/// A listening socket of the agent in the namespace of the calling thread.
-///
-/// On a loopback address, so that nothing outside can connect to it; what is assigned to it keeps its own.
-/// `SO_REUSEADDR`, because accepted sockets inherit it, and the app must be able to bind its port again while
-/// they exist; `TCP_NODELAY`, because they inherit that as well. No `SO_REUSEPORT`: `bpf_sk_assign` takes such
-/// listeners from kernel 6.6 only.
-fn listen(address: IpAddr) -> io::Result<TcpListener> {
-    let socket =
-        Socket::new(Domain::for_address(SocketAddr::new(address, 0)), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_nonblocking(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&SocketAddr::new(address, 0).into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// Where the app that listens on `port` is reached from inside.
-fn address_inside(port: u16) -> Option<SocketAddr> {
-    let sockets = ListeningSockets::of_current_netns().ok()?;
-    let mut addresses = sockets.addresses().iter().filter(|address| address.port() == port);
-    let address = addresses.find(|address| !address.ip().to_canonical().is_loopback())?;
-    Some(match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
-        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port),
-        ip => SocketAddr::new(ip, port),
-    })
-}
-
-/// What a user should know who intercepts `port` of the namespace that the thread is in.
-///
-/// # Errors
-/// What makes it impossible.
-fn obstacles(port: u16) -> Result<Vec<String>, PortError> {
-    let mut warnings = Vec::new();
-    match ListeningSockets::of_current_netns() {
-        Ok(sockets) if !sockets.listens_on(port) => warnings.push(format!(
-            "nothing listens on port {port} in the target now: connections are refused until the app starts"
-        )),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "cannot read the target's listening sockets"),
-    }
-    match redirect_of(port) {
-        Ok(Some(RedirectFinding { table, chain, rule, certainty })) => {
-            let rule = format!("{table}, chain {chain}: {rule}");
-            match certainty {
-                Certainty::Redirects => return Err(PortError::Redirected { port, rule }),
-                Certainty::MayRedirect => warnings.push(format!(
-                    "netfilter (iptables or nftables) in the target may redirect port {port}, as service meshes do: \
-                     what it takes never reaches this intercept ({rule})"
-                )),
-            }
-        }
-        Ok(None) => {}
-        Err(error) => tracing::warn!(%error, "cannot tell whether netfilter redirects the port"),
-    }
-    Ok(warnings)
 }
