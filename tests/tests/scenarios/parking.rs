@@ -1,40 +1,33 @@
 //! Connections change from the app to the agent between two requests, and nobody notices: not the client, not the app.
 
-use std::{
-    net::SocketAddr,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    thread,
-    time::Duration,
-};
+use std::{net::SocketAddr, thread, time::Duration};
 
 use lab::{
-    Agent, AgentOptions, App, Certificate, Connection, Curl, Developer, Ends, Family, KeepAliveClient, Kind,
-    Lab, Log, Nginx, Process, Response, Stream, eventually, eventually_some, http2_client,
+    Agent, AgentOptions, App, Connection, Curl, Developer, Family, KeepAliveClient, Lab, Log, Process,
+    Response, Stream, eventually,
 };
-use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::scene::{ALICE, LOCAL, PORT, for_alice, in_lab, served_by, text};
-use crate::tls::with_keys;
 
 /// The echo app and an agent; alice's server runs, and nobody intercepts yet. (Fields are dropped in this order.)
 pub struct Waiting<'a> {
     pub agent: Agent,
-    _alice_app: App,
-    _app: Option<App>,
+    pub alice_app: App,
+    pub app: Option<App>,
     lab: &'a Lab,
 }
 
 impl<'a> Waiting<'a> {
     pub fn new(lab: &'a Lab) -> Self {
         let app = App::echo(lab, &lab.pod, "app", &[PORT]);
-        Self { _app: Some(app), ..Self::without_app(lab) }
+        Self { app: Some(app), ..Self::without_app(lab) }
     }
 
     pub fn without_app(lab: &'a Lab) -> Self {
         let alice_app = App::echo(lab, &lab.dev, "alice", &[LOCAL]);
         let agent = Agent::start_with(lab, &AgentOptions::allow_all());
-        Self { agent, _alice_app: alice_app, _app: None, lab }
+        Self { agent, alice_app, app: None, lab }
     }
 
     pub fn intercept(&self, datapath: &str) -> Developer {
@@ -67,14 +60,14 @@ impl<'a> Waiting<'a> {
 
     /// Connections that were new when the agent got them.
     #[track_caller]
-    fn assigned(&self) -> u64 {
+    pub fn assigned(&self) -> u64 {
         let status = self.agent.json(&["status"]);
         let count = status["targets"][0]["ports"][PORT.to_string()]["connections"]["assign"].as_u64();
         count.unwrap_or_else(|| panic!("no count in {status}"))
     }
 }
 
-fn connect(lab: &Lab, family: Family) -> Connection {
+pub fn connect(lab: &Lab, family: Family) -> Connection {
     lab.client.connect(SocketAddr::new(lab.pod.ip(family), PORT))
 }
 
@@ -111,76 +104,6 @@ fn a_connection_that_existed_before_is_answered_by_the_developer_from_the_first_
             assert_eq!(waiting.counted("falsely_parked"), 0);
         });
     }
-}
-
-#[test]
-fn with_auto_connections_stay_with_the_app_once_a_client_was_seen_to_speak_http1() {
-    in_lab(|lab| {
-        let waiting = Waiting::new(lab);
-        let _alice = waiting.intercept("auto");
-        assert_eq!(text(&waiting.agent.list()[0], "datapath"), "proxy");
-        let mut first = waiting.connect(Family::V4);
-        for matching in [true, false, true] {
-            ask(&mut first, matching);
-        }
-        eventually("new connections stay with the app", || waiting.agent.list()[0]["datapath"] == "inspect");
-        // What is known takes a moment to be acted on: see what becomes of one connection after the other.
-        let mut second = eventually_some("a connection that stays with the app", || {
-            let before = waiting.assigned();
-            let mut connection = waiting.connect(Family::V4);
-            ask(&mut connection, false);
-            (waiting.assigned() == before).then_some(connection)
-        });
-        let assigned = waiting.assigned();
-        for family in Family::BOTH {
-            let mut connection = waiting.connect(family);
-            for matching in [false, true, false, true] {
-                ask(&mut connection, matching);
-            }
-        }
-        for connection in [&mut first, &mut second] {
-            ask(connection, true);
-        }
-        assert_eq!(waiting.assigned(), assigned, "{}", waiting.agent.json(&["status"]));
-        assert_eq!(waiting.counted("parked"), 3);
-    });
-}
-
-#[test]
-fn with_auto_clients_of_http2_pass_through_the_agent_and_status_says_why() {
-    in_lab(|lab| {
-        let _app = App::http2(lab, &lab.pod, "app", &[PORT]);
-        let _alice_app = App::http2(lab, &lab.dev, "alice", &[LOCAL]);
-        let agent = Agent::start(lab);
-        let _alice = for_alice(lab, &agent).start(lab);
-        for _ in 0..3 {
-            let headers = json!({ "x-dev": "alice", ":path": "/" });
-            let plan = json!({ "requests": [{ "headers": headers }, { "headers": { ":path": "/" } }] });
-            let answers = http2_client(lab, &lab.client, lab.pod.at(PORT), &plan);
-            assert_eq!([0, 1].map(|number| text(&answers.report(number), "served_by")), ["alice", "app"]);
-        }
-        let intercept = &agent.list()[0];
-        assert_eq!(intercept["datapath"], "proxy", "{intercept}");
-        assert!(text(intercept, "datapath_reason").contains("clients speak HTTP/2"), "{intercept}");
-    });
-}
-
-#[test]
-fn auto_looks_into_tls_at_the_agent_and_inspect_refuses() {
-    in_lab(|lab| {
-        let certificate = Certificate::new(lab, &["pod.test"], Kind::Ecdsa);
-        let _app = App::tls_echo(lab, &lab.pod, "app", &[PORT], &certificate, &[]);
-        let agent = Agent::start(lab);
-        let with_key = |datapath: &str| {
-            with_keys(for_alice(lab, &agent), &[&certificate]).argument("--datapath").argument(datapath)
-        };
-        let refusal = with_key("inspect").refused();
-        assert!(refusal.stderr.contains("inside TLS"), "{refusal:?}");
-        let _alice = with_key("auto").start(lab);
-        let intercept = &agent.list()[0];
-        assert_eq!(intercept["datapath"], "proxy", "{intercept}");
-        assert!(text(intercept, "datapath_reason").contains("inside TLS"), "{intercept}");
-    });
 }
 
 #[test]
@@ -378,12 +301,12 @@ fn clients_that_keep_a_connection_keep_it() {
 }
 
 /// Lines of both streams that contain `text`.
-fn matching(log: &Log, text: &str) -> Vec<String> {
+pub fn matching(log: &Log, text: &str) -> Vec<String> {
     let lines = [Stream::Stdout, Stream::Stderr].map(|stream| log.lines(stream)).concat();
     lines.into_iter().filter(|line| line.contains(text)).collect()
 }
 
-fn lines(process: &Process) -> Vec<String> {
+pub fn lines(process: &Process) -> Vec<String> {
     process.log().lines(Stream::Stdout)
 }
 
@@ -464,206 +387,6 @@ impl Wire {
     }
 }
 
-/// Parks connections of an app, one at its first request and one at a later one.
-fn park_two(waiting: &Waiting<'_>, path: &str) {
-    for order in [[true, true], [false, true]] {
-        let mut connection = waiting.connect(Family::V4);
-        for matching in order {
-            let answer = connection.ask(request(path, matching));
-            let by_alice = answer.text().contains("\"served_by\": \"alice\"");
-            assert_eq!(by_alice, matching, "{}", answer.text());
-        }
-    }
-    assert_eq!(waiting.counted("parked"), 2);
-}
-
-#[test]
-fn an_app_sees_a_plain_end_of_stream() {
-    for how in [Ends::Node, Ends::Threads] {
-        in_lab(|lab| {
-            let app = App::ends(lab, &lab.pod, how, PORT);
-            let waiting = Waiting::without_app(lab);
-            let _alice = waiting.intercept("inspect");
-            park_two(&waiting, "/");
-            eventually("both have ended", || {
-                app.log().lines(Stream::Stdout).iter().filter(|line| *line == "end").count() == 2
-            });
-            let errors = matching(app.log(), "error");
-            assert!(errors.is_empty(), "{how:?}: {errors:?}");
-            drop(waiting);
-        });
-    }
-}
-
-#[test]
-fn nginx_sees_nothing_unusual() {
-    in_lab(|lab| {
-        let nginx = Nginx::start(lab, &lab.pod, &[PORT]);
-        let waiting = Waiting::without_app(lab);
-        let _alice = waiting.intercept("inspect");
-        park_two(&waiting, "/who");
-        let errors = nginx.log().lines(Stream::Stderr);
-        assert!(errors.is_empty(), "{errors:?}");
-        drop(waiting);
-    });
-}
-
-#[test]
-fn gunicorn_sees_nothing_unusual() {
-    in_lab(|lab| {
-        let app = App::gunicorn(lab, &lab.pod, PORT);
-        let waiting = Waiting::without_app(lab);
-        let _alice = waiting.intercept("inspect");
-        park_two(&waiting, "/");
-        for word in ["[ERROR]", "[WARNING]", "Traceback"] {
-            let found = matching(app.log(), word);
-            assert!(found.is_empty(), "{found:?}");
-        }
-        drop(waiting);
-    });
-}
-
-#[test]
-fn every_answer_is_right_under_live_load() {
-    const FRESH: usize = 300;
-    const KEPT: usize = 100;
-    in_lab(|lab| {
-        let waiting = Waiting::new(lab);
-        let mut kept: Vec<Connection> = (0..KEPT).map(|n| waiting.connect(Family::BOTH[n % 2])).collect();
-        for connection in &mut kept {
-            ask(connection, false);
-        }
-        let _alice = waiting.intercept("inspect");
-        with_live_load(lab, || {
-            for (number, connection) in kept.iter_mut().enumerate() {
-                ask(connection, false);
-                ask(connection, true);
-                ask(connection, number % 2 == 0);
-            }
-            for number in 0..FRESH {
-                let mut connection = waiting.connect(Family::BOTH[number % 2]);
-                ask(&mut connection, true);
-                ask(&mut connection, number % 3 == 0);
-            }
-        });
-        assert!(waiting.counted("parked") >= (FRESH + KEPT) as u64 - waiting.counted("given_back"));
-    });
-}
-
-/// Runs `work` while other connections carry requests for the app, each of which it must answer.
-#[track_caller]
-fn with_live_load<T>(lab: &Lab, work: impl FnOnce() -> T) -> T {
-    let (done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let outcome = thread::scope(|scope| {
-        for number in 0..4 {
-            let (done, answered) = (&done, &answered);
-            scope.spawn(move || {
-                let mut connection = connect(lab, Family::BOTH[number % 2]);
-                while !done.load(Relaxed) {
-                    ask(&mut connection, false);
-                    answered.fetch_add(1, Relaxed);
-                    if number == 3 {
-                        connection = connect(lab, Family::BOTH[answered.load(Relaxed) % 2]);
-                    }
-                }
-            });
-        }
-        let finish = Finish(&done);
-        let outcome = work();
-        drop(finish);
-        outcome
-    });
-    assert!(answered.into_inner() > 10, "there was a load");
-    outcome
-}
-
-/// Ends the load, also when the work panics.
-struct Finish<'a>(&'a AtomicBool);
-
-impl Drop for Finish<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
-
-#[test]
-fn requests_without_the_context_never_fail_when_the_agent_dies() {
-    for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
-        in_lab(|lab| {
-            let waiting = Waiting::new(lab);
-            let alice = waiting.intercept("inspect");
-            let servers = with_live_load(lab, || {
-                for _ in 0..10 {
-                    let answer = connect(lab, Family::V4).ask(request("/whoami", true));
-                    assert_eq!(served_by(&answer), "alice", "{}", waiting.agent.json(&["status"]));
-                }
-                if signal == Signal::SIGSTOP {
-                    waiting.agent.freeze();
-                }
-                let Waiting { agent, _alice_app, _app, .. } = waiting;
-                let frozen = if signal == Signal::SIGKILL {
-                    agent.kill();
-                    None
-                } else {
-                    Some(agent)
-                };
-                // What is held when it stops, or shortly after, is the app's again.
-                for number in 0..20 {
-                    let mut connection = connect(lab, Family::BOTH[number % 2]);
-                    let answer = connection.ask(request("/whoami", true));
-                    assert_eq!(served_by(&answer), "app", "{signal} {number}");
-                    ask(&mut connection, false);
-                }
-                if let Some(agent) = &frozen {
-                    agent.thaw();
-                    eventually("alice answers again", || {
-                        served_by(&connect(lab, Family::V4).ask(request("/whoami", true))) == "alice"
-                    });
-                }
-                drop(alice);
-                (frozen, _alice_app, _app)
-            });
-            drop(servers);
-        });
-    }
-}
-
-#[test]
-fn requests_without_the_context_never_fail_however_often_the_agent_is_killed() {
-    const KILLS: u64 = 8;
-    in_lab(|lab| {
-        let Waiting { mut agent, _alice_app, _app, .. } = Waiting::new(lab);
-        let alice = for_alice(lab, &agent).argument("--datapath").argument("inspect").start(lab);
-        with_live_load(lab, || {
-            for number in 0..KILLS {
-                eventually("alice answers", || {
-                    let mut connection = connect(lab, Family::V4);
-                    connection.send(request("/whoami", true));
-                    connection.try_response("GET").is_ok_and(|answer| served_by(&answer) == "alice")
-                });
-                let killed = AtomicBool::new(false);
-                thread::scope(|scope| {
-                    // Always something that is held, moving, or parked. What alice gets may be cut off.
-                    for _ in 0..2 {
-                        scope.spawn(|| {
-                            while !killed.load(Relaxed) {
-                                let mut connection = connect(lab, Family::V4);
-                                let _ = connection.try_send(request("/whoami", true));
-                                let _ = connection.try_response("GET");
-                            }
-                        });
-                    }
-                    thread::sleep(Duration::from_micros(20_000 + 1_337 * number));
-                    agent.kill();
-                    killed.store(true, Relaxed);
-                });
-                agent = Agent::start(lab);
-            }
-        });
-        drop(alice);
-    });
-}
-
 #[test]
 fn a_parked_connection_ends_plainly_when_its_intercept_does() {
     in_lab(|lab| {
@@ -693,27 +416,5 @@ fn a_parked_connection_that_is_idle_is_retired() {
         ask(&mut connection, false);
         assert_eq!(connection.rest(), b"", "a plain end");
         assert_eq!(waiting.counted("retired"), 1);
-    });
-}
-
-#[test]
-fn without_a_header_to_look_for_inspect_is_refused_and_auto_falls_back() {
-    in_lab(|lab| {
-        let waiting = Waiting::new(lab);
-        let all = |datapath: &str| {
-            let intercept = lab::Intercept::new(lab, &waiting.agent, PORT, LOCAL).name("all");
-            intercept.argument("--all").argument("--datapath").argument(datapath)
-        };
-        let refusal = all("inspect").refused();
-        assert!(refusal.stderr.contains("no header to look for"), "{refusal:?}");
-        assert_eq!(lab.attached(), Vec::<String>::new());
-        let _old = waiting.connect(Family::V4);
-        let everybody = all("auto").start(lab);
-        let warnings = matching(everybody.log(), "1 connection that exists already can't be covered");
-        assert_eq!(warnings.len(), 1, "{}", everybody.log());
-        let intercept = &waiting.agent.list()[0];
-        assert_eq!(intercept["datapath"], "proxy");
-        assert!(text(intercept, "datapath_reason").contains("no header to look for"), "{intercept}");
-        assert_eq!(served_by(&waiting.connect(Family::V4).ask(request("/whoami", false))), "alice");
     });
 }
