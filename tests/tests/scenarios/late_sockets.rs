@@ -21,6 +21,18 @@ fn ask_nginx(connection: &mut Connection, matching: bool) {
     assert_eq!((answer.status, by_alice), (200, matching), "{}", answer.text());
 }
 
+/// On a connection for each order and family.
+fn ask_in_all_orders(waiting: &Waiting<'_>, ask: impl Fn(&mut Connection, bool)) {
+    for family in Family::BOTH {
+        for order in ORDERS {
+            let mut connection = waiting.connect(family);
+            for matching in order {
+                ask(&mut connection, matching);
+            }
+        }
+    }
+}
+
 fn count_by_nginx(nginx: &Nginx) -> usize {
     nginx.log().lines(Stream::Stdout).iter().filter(|line| line.starts_with("client ")).count()
 }
@@ -35,14 +47,7 @@ fn behind_tcp_defer_accept_every_request_finds_its_way() {
         let nginx = Nginx::listening(lab, &lab.pod, &[PORT], "deferred");
         let waiting = Waiting::without_app(lab);
         let alice = waiting.intercept("inspect");
-        for family in Family::BOTH {
-            for order in ORDERS {
-                let mut connection = waiting.connect(family);
-                for matching in order {
-                    ask_nginx(&mut connection, matching);
-                }
-            }
-        }
+        ask_in_all_orders(&waiting, ask_nginx);
         assert_eq!(waiting.counted("parked"), 6);
         assert_eq!(count_by_nginx(&nginx), 10, "{}", nginx.log());
         assert_eq!(nginx.log().lines(Stream::Stderr), Vec::<String>::new());
@@ -104,14 +109,7 @@ fn a_connection_made_with_a_syn_cookie_is_inspected_like_any_other() {
         lab.pod.netns.sh("sysctl -qw net.ipv4.tcp_syncookies=2");
         let waiting = Waiting::new(lab);
         let alice = waiting.intercept("inspect");
-        for family in Family::BOTH {
-            for order in ORDERS {
-                let mut connection = waiting.connect(family);
-                for matching in order {
-                    ask(&mut connection, matching);
-                }
-            }
-        }
+        ask_in_all_orders(&waiting, |connection, matching| drop(ask(connection, matching)));
         assert_eq!(waiting.counted("parked"), 6);
         drop((alice, waiting));
     });
@@ -124,14 +122,7 @@ fn behind_tcp_defer_accept_a_syn_cookie_changes_nothing() {
         let nginx = Nginx::listening(lab, &lab.pod, &[PORT], "deferred");
         let waiting = Waiting::without_app(lab);
         let alice = waiting.intercept("inspect");
-        for family in Family::BOTH {
-            for order in ORDERS {
-                let mut connection = waiting.connect(family);
-                for matching in order {
-                    ask_nginx(&mut connection, matching);
-                }
-            }
-        }
+        ask_in_all_orders(&waiting, ask_nginx);
         drop((alice, waiting, nginx));
     });
 }
