@@ -205,6 +205,14 @@ def app(environ, start_response):
         Self::ready(Process::spawn(name, &mut command, lab.logs()))
     }
 
+    /// `shop/backend.js`: the backend of a [`Shop`](crate::Shop), who signs with `name`.
+    #[must_use]
+    pub fn shop_backend(lab: &Lab, host: &Host, name: &str, port: u16, version: &str) -> Self {
+        let mut command = node(lab, &host.netns, "backend.js", include_str!("shop/backend.js"));
+        command.args([name, &port.to_string(), version]);
+        Self::ready(Process::spawn(name, &mut command, lab.logs()))
+    }
+
     /// An SMTP server: it greets before the client says anything.
     #[must_use]
     pub fn smtp(lab: &Lab, host: &Host, port: u16) -> Self {
@@ -328,6 +336,12 @@ impl Nginx {
     #[must_use]
     pub fn http2_with(lab: &Lab, host: &Host, ports: &[u16], directives: &str) -> Self {
         Self::start_with(lab, host, ports, "http2", &[directives])
+    }
+
+    /// With directives for its `server`.
+    #[must_use]
+    pub fn with(lab: &Lab, host: &Host, ports: &[u16], directives: &str) -> Self {
+        Self::start_with(lab, host, ports, "", &[directives])
     }
 
     /// An ingress: passes all requests to `to`, with the `Host` that it was told and WebSockets.

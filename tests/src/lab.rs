@@ -1,4 +1,4 @@
-//! The four machines of a lab, and what must not be left in them.
+//! The machines of a lab, four and those that a test adds, and what must not be left in them.
 
 use std::{
     env, fmt, fs,
@@ -80,7 +80,7 @@ impl Host {
     }
 }
 
-/// Four machines on one network, and the processes in them. Any number of labs can run side by side: each has its
+/// Four machines or more on one network, and the processes in them. Any number of labs can run side by side: each has its
 /// bridge in its own node. Dropping the lab removes it, also while panicking, and then prints the logs.
 #[derive(Debug)]
 pub struct Lab {
@@ -88,6 +88,7 @@ pub struct Lab {
     pub pod: Host,
     pub client: Host,
     pub dev: Host,
+    added: Vec<Host>,
     label: String,
     prefix: String,
     pod_network: String,
@@ -121,12 +122,22 @@ impl Lab {
             pod,
             client,
             dev,
+            added: Vec::new(),
             label: label.to_owned(),
             prefix,
             pod_network,
             logs: Logs::default(),
             directory,
         }
+    }
+
+    /// One more machine on the network.
+    pub fn add_machine(&mut self, role: &str) -> Host {
+        let number = self.hosts().count() + 1;
+        let host = join(&self.node, &self.prefix, role, u8::try_from(number).expect("few machines"));
+        settled_network(&host);
+        self.added.push(host.clone());
+        host
     }
 
     /// Takes the pod's namespace away while whatever holds it keeps it alive.
@@ -179,7 +190,7 @@ impl Lab {
     #[must_use]
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
-        for host in self.hosts().into_iter().filter(|host| host.netns.path().exists()) {
+        for host in self.hosts().filter(|host| host.netns.path().exists()) {
             left.extend(programs(host));
             left.extend(processes(host).map(|pid| format!("{}: process {pid}", host.netns.name())));
             let listeners = host.netns.sh("ss -Hltn");
@@ -200,8 +211,9 @@ impl Lab {
         assert!(panics.is_empty(), "a process panicked:\n{}", panics.join("\n"));
     }
 
-    fn hosts(&self) -> [&Host; 4] {
-        [&self.node, &self.pod, &self.client, &self.dev]
+    /// All machines.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        [&self.node, &self.pod, &self.client, &self.dev].into_iter().chain(&self.added)
     }
 }
 
@@ -218,9 +230,7 @@ impl Drop for Lab {
 
 impl fmt::Display for Lab {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.hosts()
-            .iter()
-            .try_for_each(|host| writeln!(f, "{:<20} {} {}", host.netns.name(), host.v4, host.v6))
+        self.hosts().try_for_each(|host| writeln!(f, "{:<20} {} {}", host.netns.name(), host.v4, host.v6))
     }
 }
 

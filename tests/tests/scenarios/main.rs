@@ -10,6 +10,7 @@ mod attach;
 mod bad_input;
 mod big_packets;
 mod bodies;
+mod browser;
 mod busy_apps;
 mod cli;
 mod conflicts;
