@@ -127,7 +127,8 @@ impl Gateway {
         match (websocket, visitor, ingress) {
             (Some(websocket), Some(visitor), Some(ingress)) => {
                 parts.status = websocket.answer(&mut parts.headers);
-                tokio::spawn(upgrade::carry(visitor, ingress, way.preview, Arc::clone(&self.store)));
+                let store = Arc::clone(&self.store);
+                tokio::spawn(upgrade::carry(websocket, visitor, ingress, way.preview, store));
                 Response::from_parts(parts, empty())
             }
             // It switches to what nobody asked for.

@@ -15,14 +15,18 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy, split},
+    sync::Notify,
     time::{sleep, timeout},
 };
 
 /// How long either side may take to become a WebSocket after it was said to be one.
 const SWITCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the ingress may take to answer the last words of a visitor.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a visitor asks for a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,16 @@ impl Asked {
         }
     }
 
+    /// How long the visitor's end may be kept from the ingress. Browsers end an HTTP/2 stream with their last words, a
+    /// Close, and many proxies (nginx is one) take the end of one direction for that of both: the app's answer to these
+    /// words would be lost, and with it the WebSocket's clean end.
+    fn patience(self) -> Duration {
+        match self {
+            Self::ByUpgrade => Duration::ZERO,
+            Self::ByConnect => ANSWER_TIMEOUT,
+        }
+    }
+
     /// Completes the head of the answer that the visitor gets, when the ingress has switched.
     #[must_use]
     pub fn answer(self, headers: &mut HeaderMap) -> StatusCode {
@@ -80,8 +94,9 @@ impl Asked {
     }
 }
 
-/// Carries a WebSocket until one side ends, or its preview does.
+/// Carries a WebSocket until both sides end, or its preview does.
 pub async fn carry(
+    asked: Asked,
     visitor: OnUpgrade,
     ingress: OnUpgrade,
     preview: Option<Arc<LivePreview>>,
@@ -93,15 +108,36 @@ pub async fn carry(
         Ok(Err(error)) => return tracing::debug!(%error, "a WebSocket did not come about"),
         Err(_) => return tracing::debug!("a WebSocket did not come about in time"),
     };
-    let (mut visitor, mut ingress) = (TokioIo::new(visitor), TokioIo::new(ingress));
     tokio::select! {
-        ended = copy_bidirectional(&mut visitor, &mut ingress) => {
+        ended = copy_both_ways(TokioIo::new(visitor), TokioIo::new(ingress), asked.patience()) => {
             if let Err(error) = ended {
                 tracing::debug!(%error, "a WebSocket broke");
             }
         }
         () = end_of(preview, &store) => {}
     }
+}
+
+/// To the end of both. The ingress hears of the visitor's end only after its own, or after `patience`.
+async fn copy_both_ways(
+    visitor: impl AsyncRead + AsyncWrite,
+    ingress: impl AsyncRead + AsyncWrite,
+    patience: Duration,
+) -> io::Result<()> {
+    let (mut from_visitor, mut to_visitor) = split(visitor);
+    let (mut from_ingress, mut to_ingress) = split(ingress);
+    let answered = Notify::new();
+    let up = async {
+        copy(&mut from_visitor, &mut to_ingress).await?;
+        let _ = timeout(patience, answered.notified()).await;
+        to_ingress.shutdown().await
+    };
+    let down = async {
+        copy(&mut from_ingress, &mut to_visitor).await?;
+        answered.notify_one();
+        to_visitor.shutdown().await
+    };
+    tokio::try_join!(up, down).map(drop)
 }
 
 async fn end_of(preview: Option<Arc<LivePreview>>, store: &PreviewStore) {

@@ -136,6 +136,29 @@ fn a_websocket_over_http2_becomes_one_over_http1() {
 }
 
 #[test]
+fn a_websocket_over_http2_gets_the_answer_to_its_last_words() {
+    in_lab(|lab| {
+        let _websockets = App::websocket(lab, &lab.pod, WebSockets::Python, "sockets", &[PORT]);
+        let _ingress = Nginx::ingress(lab, &lab.node, INGRESS, lab.pod.at(PORT));
+        let gateway = &Gateway::start(lab, &GatewayOptions::new(lab.node.at(INGRESS)));
+        // A Close with the code 4000 and the end of the stream, as browsers do it.
+        let socket = json!({
+            "headers": {
+                ":method": "CONNECT", ":protocol": "websocket", ":scheme": "http", ":path": "/socket",
+                ":authority": "shop.test", "sec-websocket-version": "13",
+            },
+            "body_hex": "8882000000000fa0",
+        });
+        let requests = vec![socket; 20];
+        let answers = http2_client(lab, &lab.client, gateway.address(), &json!({ "requests": requests }));
+        for number in 0..20 {
+            // A Close as well, with the same code.
+            assert_eq!(answers.answer(number)["length"], 4, "{number}: {answers:?}");
+        }
+    });
+}
+
+#[test]
 fn several_requests_share_an_http2_connection() {
     in_lab(|lab| {
         let _app = App::echo(lab, &lab.pod, "app", &[PORT]);
