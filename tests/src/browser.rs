@@ -38,7 +38,7 @@ const ARGUMENTS: [&str; 9] = [
 ];
 
 /// The size of what it shows of a page. Pixels.
-const VIEWPORT: (u32, u32) = (640, 400);
+const VIEWPORT: (u32, u32) = (640, 340);
 
 /// A browser with a profile of its own, on a machine of the lab. Dropping it ends it.
 #[derive(Debug)]
@@ -65,6 +65,10 @@ impl Browser {
         // In a PID namespace, which ends as a whole: a browser is many processes.
         let mut command = host.netns.command("unshare");
         command.args(["--pid", "--fork", "--kill-child=KILL", "--mount-proc", "chromedriver", "--port=0"]);
+        // Where it would leave things else.
+        for variable in ["HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"] {
+            command.env(variable, &directory);
+        }
         let mut driver = Process::spawn("browser", &mut command, lab.logs());
         let line = driver.wait_for_line("successfully on port");
         let port = line.trim_end_matches('.').rsplit(' ').next().and_then(|port| port.parse().ok());
@@ -159,6 +163,12 @@ impl Browser {
         cookies.as_array().expect("cookies").iter().find(|cookie| cookie["name"] == name).cloned()
     }
 
+    /// Adds a cookie, as JSON, to those of the page's site.
+    #[track_caller]
+    pub fn set_cookie(&self, cookie: &Value) {
+        self.post("/cookie", &json!({ "cookie": cookie }));
+    }
+
     /// What a file contains that was downloaded under this name; waits for it.
     #[track_caller]
     #[must_use]
@@ -167,7 +177,7 @@ impl Browser {
         eventually_some(&format!("{name} is downloaded"), || fs::read(self.downloads.join(name)).ok())
     }
 
-    /// A picture of what is seen of the page, 640 by 400: a PNG.
+    /// A picture of what is seen of the page, 640 by 340: a PNG.
     #[track_caller]
     #[must_use]
     pub fn screenshot(&self) -> Vec<u8> {

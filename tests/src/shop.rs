@@ -106,7 +106,7 @@ fn frontend(backend: SocketAddr, forwards: Forwards) -> String {
         })
         .collect();
     format!(
-        "ssi on;
+        "ssi on; types {{ text/html html; text/css css; text/javascript js; }}
          location ~ ^/(parts|api)/|^/socket$ {{
            proxy_pass http://{backend}; proxy_http_version 1.1; proxy_pass_request_headers off;
            proxy_set_header Host $http_host;

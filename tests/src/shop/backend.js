@@ -78,7 +78,7 @@ const server = http.createServer(async (request, response) => {
 });
 
 new WebSocketServer({ server, path: "/socket" }).on("connection", (socket) => {
-  socket.send(`${name}: 12 kilos left`);
+  socket.send(`${name}: 12 kilos`);
   socket.on("message", (data) => socket.send(`${name}: ${data}`));
 });
 

@@ -1,8 +1,11 @@
 //! What a real browser shows of a preview: the developer's backend inside the live frontend. With a shop of three hops,
 //! none of which knows of redirector.
 
+use std::{fs, path::Path};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use lab::{Agent, App, Browser, Developer, Forwards, Gateway, GatewayOptions, Intercept, Lab, Shop};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::scene::{in_lab, text};
 
@@ -40,7 +43,7 @@ impl Visit {
             .with(arguments);
         let gateway = Gateway::start(lab, &options);
         let (alice, id) = intercept_with_preview(lab, &agent, &gateway);
-        let names = [("shop.test", gateway.address()), ("*.preview.test", gateway.address())];
+        let names = ["shop.test", "other.test", "*.preview.test"].map(|name| (name, gateway.address()));
         let browser = Browser::start(lab, &lab.client, &names);
         Self { browser, alice, gateway, agent, _alice_backend: alice_backend, _shop: shop, site, id }
     }
@@ -62,7 +65,7 @@ impl Visit {
         assert_eq!(self.browser.text("#frontend"), "frontend: live");
         assert_eq!(self.browser.text("#offers h2"), offers);
         self.browser.wait_for_text("#basket", &format!("{backend}: empty"));
-        self.browser.wait_for_text("#stock", &format!("{backend}: 12 kilos left"));
+        self.browser.wait_for_text("#stock", &format!("{backend}: 12 kilos"));
     }
 
     /// What the backend was sent by a script of the page.
@@ -95,6 +98,53 @@ fn the_link_shows_the_developers_backend_inside_the_live_frontend() {
         visit.assert_shows("alice");
     });
 }
+
+#[test]
+fn pictures_of_both_differ_where_the_backend_is_and_not_where_the_frontend_is() {
+    in_lab(|lab| {
+        let visit = Visit::new(lab);
+        let pictures = [("live", visit.site.clone()), ("alice", visit.link())].map(|(backend, url)| {
+            visit.browser.open(&url);
+            visit.assert_shows(backend);
+            let picture = visit.browser.screenshot();
+            let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pictures");
+            fs::create_dir_all(&directory).expect("a directory below target");
+            fs::write(directory.join(format!("{backend}.png")), &picture).expect("a picture");
+            format!("data:image/png;base64,{}", STANDARD.encode(picture))
+        });
+        let arguments = json!(pictures);
+        let differs = visit.browser.run(&format!("const pictures = {arguments}; {WHERE_PICTURES_DIFFER}"));
+        assert_eq!((&differs["width"], &differs["height"]), (&json!(640), &json!(340)));
+        let (first, last) = (differs["first_row"].as_u64(), differs["last_row"].as_u64());
+        let middle = |selector: &str| {
+            let script = "const place = document.querySelector(SELECTOR).getBoundingClientRect();
+                return Math.round((place.top + place.bottom) / 2)";
+            visit.browser.run(&script.replace("SELECTOR", &format!("'{selector}'"))).as_u64()
+        };
+        assert!(
+            first > middle("header") && first < middle("#offers") && last > middle("#offers"),
+            "{differs}"
+        );
+    });
+}
+
+/// Compares two `pictures`, pixel by pixel, in the page.
+const WHERE_PICTURES_DIFFER: &str = "
+    const pixels = async (url) => {
+        const image = new Image();
+        image.src = url;
+        await image.decode();
+        const context = new OffscreenCanvas(image.width, image.height).getContext('2d');
+        context.drawImage(image, 0, 0);
+        return context.getImageData(0, 0, image.width, image.height);
+    };
+    return Promise.all(pictures.map(pixels)).then(([one, other]) => {
+        const rows = [];
+        one.data.forEach((value, at) => {
+            if (value !== other.data[at]) rows.push(Math.floor(at / 4 / one.width));
+        });
+        return { width: one.width, height: one.height, first_row: rows[0], last_row: rows.at(-1) };
+    });";
 
 #[test]
 fn whoever_has_no_link_sees_the_live_version_at_the_same_time() {
@@ -192,7 +242,7 @@ pub const DIALOG: &str = "
     });";
 
 pub fn dialog(backend: &str) -> Value {
-    serde_json::json!([format!("{backend}: 12 kilos left"), format!("{backend}: grüezi"), 4000, true])
+    json!([format!("{backend}: 12 kilos"), format!("{backend}: grüezi"), 4000, true])
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod bad_input;
 mod big_packets;
 mod bodies;
 mod browser;
+mod browser_links;
 mod busy_apps;
 mod cli;
 mod conflicts;
