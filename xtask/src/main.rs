@@ -24,7 +24,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench::BenchOptions, ebpf::Warnings, soak::SoakOptions, workspace::Workspace};
+use crate::{
+    bench::BenchOptions, demo::DemoOptions, ebpf::Warnings, soak::SoakOptions, workspace::Workspace,
+};
 
 /// Builds, shows, tests, lints and measures redirector.
 ///
@@ -44,12 +46,10 @@ enum Command {
     ///
     /// Makes four machines out of network namespaces, and sends requests with curl: with and without
     /// the developer's header, on one connection, while the developer leaves and the agent is
-    /// killed. Says for each what was expected and what was seen; fails when they differ. Leaves nothing
-    /// behind. Needs no Kubernetes.
-    Demo {
-        #[arg(long, hide = true, value_enum, default_value = "prepare")]
-        stage: demo::Stage,
-    },
+    /// killed. Then opens a shop of three hops in Chromium, with and without the link of a preview, and
+    /// takes pictures. Says for each what was expected and what was seen; fails when they differ. Leaves
+    /// nothing behind but the pictures. Needs no Kubernetes.
+    Demo(DemoOptions),
     /// Build the release binary: target/release/redirector
     Build,
     /// Build, then run redirector as root with ARGS, such as `run -- agent`
@@ -100,7 +100,7 @@ fn main() -> ExitCode {
 
 fn execute(command: Command, workspace: &Workspace) -> Result<()> {
     match command {
-        Command::Demo { stage } => demo::demo(stage, workspace)?,
+        Command::Demo(options) => demo::demo(&options, workspace)?,
         Command::Build => {
             build::build(workspace)?;
             println!("{}", workspace.release_binary().display());

@@ -47,6 +47,11 @@ impl Workspace {
         self.target.join("test-tools")
     }
 
+    /// The pictures that the demo takes.
+    pub fn demo_pictures(&self) -> PathBuf {
+        self.target.join("demo")
+    }
+
     pub fn release_binary(&self) -> PathBuf {
         self.target.join("release/redirector")
     }

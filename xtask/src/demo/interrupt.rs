@@ -6,6 +6,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     io::{self, Read},
     os::unix::process::CommandExt,
     process::{Command, ExitStatus, Stdio},
@@ -26,7 +27,7 @@ use signal_hook::{
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs this program with `arguments`, in a group of its own, until it ends. Ctrl-C, SIGTERM and SIGHUP end its standard input.
-pub fn supervise(arguments: &[&str]) -> Result<ExitStatus> {
+pub fn supervise(arguments: &[&OsStr]) -> Result<ExitStatus> {
     let came = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         flag::register(signal, Arc::clone(&came)).context("cannot listen for signals")?;
