@@ -205,14 +205,6 @@ def app(environ, start_response):
         Self::ready(Process::spawn(name, &mut command, lab.logs()))
     }
 
-    /// `shop/backend.js`: the backend of a [`Shop`](crate::Shop), who signs with `name`.
-    #[must_use]
-    pub fn shop_backend(lab: &Lab, host: &Host, name: &str, port: u16, version: &str) -> Self {
-        let mut command = node(lab, &host.netns, "backend.js", include_str!("shop/backend.js"));
-        command.args([name, &port.to_string(), version]);
-        Self::ready(Process::spawn(name, &mut command, lab.logs()))
-    }
-
     /// An SMTP server: it greets before the client says anything.
     #[must_use]
     pub fn smtp(lab: &Lab, host: &Host, port: u16) -> Self {
@@ -241,7 +233,7 @@ def app(environ, start_response):
         &self.process
     }
 
-    fn ready(mut process: Process) -> Self {
+    pub(crate) fn ready(mut process: Process) -> Self {
         process.wait_for_line("ready");
         Self { process }
     }
@@ -420,7 +412,7 @@ fn python(lab: &Lab, netns: &Netns, name: &str, text: &str) -> Command {
     command
 }
 
-fn node(lab: &Lab, netns: &Netns, name: &str, text: &str) -> Command {
+pub(crate) fn node(lab: &Lab, netns: &Netns, name: &str, text: &str) -> Command {
     let mut command = netns.command("node");
     // Where the distribution has its modules; a Node.js from elsewhere would not look there.
     command.env("NODE_PATH", "/usr/share/nodejs").arg(script(lab, name, text));

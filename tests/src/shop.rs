@@ -11,8 +11,9 @@
 use std::{fs, net::SocketAddr};
 
 use crate::{
-    apps::{App, Nginx},
+    apps::{App, Nginx, node},
     lab::{Host, Lab},
+    process::Process,
 };
 
 /// Which headers of its requests a frontend passes on.
@@ -47,7 +48,7 @@ impl Shop {
     #[must_use]
     pub fn open(lab: &mut Lab, forwards: Forwards) -> Self {
         let frontend_host = lab.add_machine("frontend");
-        let backend = App::shop_backend(lab, &lab.pod, "live", Self::PORT, "live");
+        let backend = backend(lab, &lab.pod, "live", Self::PORT, "live");
         let frontend =
             Nginx::with(lab, &frontend_host, &[Self::PORT], &frontend(lab.pod.at(Self::PORT), forwards));
         for (name, text) in [
@@ -61,10 +62,10 @@ impl Shop {
         Self { ingress, frontend, backend, frontend_host, address: lab.node.at(Self::INGRESS) }
     }
 
-    /// Another version of the backend, on the developer's machine, who signs with `name`.
+    /// Another version of the backend, on the developer's machine, which signs with `name`.
     #[must_use]
     pub fn developers_backend(lab: &Lab, name: &str) -> App {
-        App::shop_backend(lab, &lab.dev, name, Self::LOCAL, "sale")
+        backend(lab, &lab.dev, name, Self::LOCAL, "sale")
     }
 
     #[must_use]
@@ -83,7 +84,14 @@ impl Shop {
     }
 }
 
-/// The directives: files of its own, with the backend's pieces put in (server-side includes), and the rest from the backend.
+/// `shop/backend.js`, which signs with `name`; its version is `live` or `sale`.
+fn backend(lab: &Lab, host: &Host, name: &str, port: u16, version: &str) -> App {
+    let mut command = node(lab, &host.netns, "backend.js", include_str!("shop/backend.js"));
+    command.args([name, &port.to_string(), version]);
+    App::ready(Process::spawn(name, &mut command, lab.logs()))
+}
+
+/// The directives of a frontend: files of its own, with the backend's pieces put in (server-side includes), and the rest from the backend.
 fn frontend(backend: SocketAddr, forwards: Forwards) -> String {
     // What a request must have to be understood; nginx sends no header whose value is empty.
     let mut names = vec![
