@@ -348,6 +348,24 @@ impl Nginx {
         Self::tls_with(lab, host, &[port], &[(certificate, &passes_to(to))])
     }
 
+    /// The same in TLS, with HTTP/2 if the client can, and the gRPC of the lab to `grpc`.
+    #[must_use]
+    pub fn http2_ingress(
+        lab: &Lab,
+        host: &Host,
+        port: u16,
+        [to, grpc]: [SocketAddr; 2],
+        certificate: &Certificate,
+    ) -> Self {
+        let [file, key] = certificate.files();
+        let server = format!(
+            "ssl_certificate {file}; ssl_certificate_key {key}; {}
+             location ~ ^/(lab|grpc)[.] {{ grpc_pass grpc://{grpc}; client_max_body_size 0; }}",
+            passes_to(to)
+        );
+        Self::start_with(lab, host, &[port], "ssl http2", &[&server])
+    }
+
     fn start_with(lab: &Lab, host: &Host, ports: &[u16], listen: &str, servers: &[&str]) -> Self {
         let directory =
             tempfile::Builder::new().prefix("nginx-").tempdir_in(lab.directory()).expect("a directory");

@@ -69,6 +69,10 @@ pub struct GatewayCommand {
     #[arg(long, help_heading = "Ingress")]
     ingress_tls: bool,
 
+    /// Speak HTTP/2 to it, as gRPC needs; only WebSockets go in HTTP/1.1. Without TLS it must know HTTP/2 with prior knowledge
+    #[arg(long, help_heading = "Ingress")]
+    ingress_http2: bool,
+
     /// The host that it serves, for SNI and the Host header [default: the one the visitor asked for; for ID.DOMAIN the
     /// --ingress-host]
     #[arg(long, value_name = "HOST[:PORT]", help_heading = "Ingress")]
@@ -124,6 +128,7 @@ impl GatewayCommand {
                 host: self.ingress_host.trim_start_matches('[').trim_end_matches(']').to_owned(),
                 port,
                 tls: self.ingress_tls,
+                http2: self.ingress_http2,
                 l5: self.ingress_l5,
                 ca: self.ingress_ca,
             },

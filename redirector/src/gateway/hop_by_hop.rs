@@ -37,6 +37,14 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// The one value of `TE` that HTTP/2 has (RFC 9113 §8.2.2).
+#[must_use]
+pub fn accepts_trailers(headers: &HeaderMap) -> bool {
+    let mut codings =
+        headers.get_all(header::TE).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
 /// Asks for a WebSocket (RFC 6455 §4.1): the one protocol that a connection may switch to.
 #[must_use]
 pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
@@ -86,6 +94,12 @@ mod tests {
         ]);
         remove_hop_by_hop(&mut all);
         assert_eq!(all, headers(&[("x-other", "2"), ("trailer", "x-sum")]));
+    }
+
+    #[test]
+    fn trailers_are_one_coding_of_several() {
+        assert!(accepts_trailers(&headers(&[("te", "deflate;q=0.5"), ("te", "gzip, Trailers")])));
+        assert!(!accepts_trailers(&headers(&[("te", "deflate"), ("x-te", "trailers")])));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `server` | visitors' connections |
+//! | `server`, `certificate` | visitors' connections, and the certificate that they are shown |
 //! | `proxy` | one request, to the ingress and back |
 //! | `visit` | which preview it is for, and whether its visitor may see it |
 //! | `route`, `link`, `cookie`, `local_path` | by its host and path; links, cookies, where links lead |
@@ -18,6 +18,7 @@
 mod admin;
 pub mod api;
 mod away;
+mod certificate;
 mod context;
 mod cookie;
 mod forwarded;
@@ -50,6 +51,7 @@ use crate::{
 use admin::Admin;
 use anyhow::{Context as _, Result, bail};
 use away::Agents;
+use certificate::Certificate;
 use forwarded::TrustedPeers;
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -110,8 +112,9 @@ pub async fn run(options: GatewayOptions) -> Result<()> {
     let identity = AgentIdentity::load_or_create(&options.state_dir)?;
     let tokens = TokenStore::open(&options.state_dir, identity.fingerprint())?;
     tokens.ensure_default_token()?;
-    let tls =
-        options.tls.as_ref().map(|(certificate, key)| server::tls_config(certificate, key)).transpose()?;
+    let files = options.tls.as_ref();
+    let certificate =
+        files.map(|(certificate, key)| Certificate::open(certificate, key).map(Arc::new)).transpose()?;
     let upstream = Upstream::new(&options.ingress)?;
 
     let listener = TcpListener::bind(options.listen)
@@ -121,8 +124,9 @@ pub async fn run(options: GatewayOptions) -> Result<()> {
         .await
         .with_context(|| format!("cannot listen on {} (--admin-listen)", options.admin_listen))?;
     let address = listener.local_addr()?;
-    let public_url =
-        options.public_url.unwrap_or_else(|| PublicUrl::new(tls.is_some(), host_of(address), address.port()));
+    let public_url = options
+        .public_url
+        .unwrap_or_else(|| PublicUrl::new(certificate.is_some(), host_of(address), address.port()));
     let agents = Agents::new(options.agents);
     let gateway = Arc::new(Gateway {
         site: Site { preview_domain: options.preview_domain.clone(), hosts: options.hosts },
@@ -151,12 +155,13 @@ pub async fn run(options: GatewayOptions) -> Result<()> {
     println!("developers connect to {}", admin_listener.local_addr()?);
     println!("listening on {address}, seen as {public_url}");
     let (stop_sender, stop) = watch::channel(false);
-    let mut visitors = tokio::spawn(server::serve(listener, tls, gateway, stop));
+    let mut visitors = tokio::spawn(server::serve(listener, certificate.clone(), gateway, stop));
     tokio::select! {
         _ = &mut visitors => bail!("the gateway can't serve visitors any more"),
         () = serve_tls(admin_listener, admin_tls, admin.clone(), tokens) => {}
         () = serve_socket(own, admin) => {}
         () = sweep(store) => {}
+        () = keep_current(certificate) => {}
         () = stopped => tracing::info!("told to stop"),
     }
     stop_sender.send_replace(true);
@@ -201,6 +206,13 @@ fn bind_socket(_: &Path) -> Result<OwnSocket> {
 #[cfg(not(unix))]
 async fn serve_socket(_: OwnSocket, _: axum::Router) {
     std::future::pending().await
+}
+
+async fn keep_current(certificate: Option<Arc<Certificate>>) {
+    match certificate {
+        Some(certificate) => certificate.keep_current().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sweep(store: Arc<PreviewStore>) {

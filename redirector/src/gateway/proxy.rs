@@ -4,7 +4,7 @@ use super::{
     away::Agents,
     cookie,
     forwarded::{Seen, TrustedPeers, set_forwarded},
-    hop_by_hop::remove_hop_by_hop,
+    hop_by_hop::{accepts_trailers, remove_hop_by_hop},
     injection::{inject, strip},
     link::PublicUrl,
     page::Page,
@@ -102,8 +102,8 @@ impl Gateway {
         let visitor = websocket.map(|_| hyper::upgrade::on(&mut request));
         let told = self.upstream.host(&way.asked, way.is_preview_host).clone();
         let scheme = self.scheme(connection);
-        let request = self.request_for_ingress(request, &way, &told, connection, websocket);
-        let mut response = match self.upstream.send(request).await {
+        let request = self.request_for_ingress(request, &way, connection, websocket);
+        let mut response = match self.upstream.send(request, &told).await {
             Ok(response) => response,
             Err(error) if is_visitors(&error) => {
                 return answer_with(&Page::BadRequest { reason: "its body is broken" });
@@ -141,14 +141,20 @@ impl Gateway {
         &self,
         request: Request<Incoming>,
         way: &OnItsWay,
-        told: &Authority,
         connection: Connection,
         websocket: Option<upgrade::Asked>,
     ) -> Request<Body> {
         let (mut parts, body) = request.into_parts();
         let headers = &mut parts.headers;
         let names = self.store.names();
+        parts.version = self.upstream.version(websocket.is_some());
+        let is_http2 = parts.version == Version::HTTP_2;
+        let accepts_trailers = accepts_trailers(headers);
         remove_hop_by_hop(headers);
+        if is_http2 && accepts_trailers {
+            // gRPC servers insist on it.
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
         // The gateway itself has answered it.
         headers.remove(header::EXPECT);
         cookie::remove_cookies(headers);
@@ -159,9 +165,6 @@ impl Gateway {
         if let Some(live) = &way.preview {
             inject(headers, &live.context, TraceIds::random);
         }
-        if let Ok(host) = HeaderValue::from_str(told.as_str()) {
-            headers.insert(header::HOST, host);
-        }
         parts.extensions = http::Extensions::default();
         let body = match websocket {
             Some(websocket) => {
@@ -170,8 +173,8 @@ impl Gateway {
                 empty()
             }
             None => {
-                // Without it, hyper takes a GET of unknown length to have no body.
-                if !body.is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
+                // Without it, hyper takes a GET of unknown length to have no body in HTTP/1.1.
+                if !is_http2 && !body.is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
                     headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
                 }
                 let frames = body.map_frame(move |frame| match frame.into_trailers() {

@@ -1,20 +1,17 @@
 //! Visitors' connections: HTTP/1.1 and HTTP/2, with TLS or without.
 
-use super::proxy::{Connection, Gateway};
-use crate::crypto_provider::provider;
+use super::{
+    certificate::Certificate,
+    proxy::{Connection, Gateway},
+};
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    path::{Path, PathBuf},
     pin::pin,
     sync::{
         Arc,
@@ -48,41 +45,13 @@ const MAX_STREAMS: u32 = 256;
 /// Longest head. Bytes.
 const MAX_HEAD: u32 = 64 << 10;
 
-/// Why there is no TLS.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsFilesError {
-    #[error("cannot read {path}: {reason}; it is to be a PEM file")]
-    File { path: PathBuf, reason: String },
-    #[error("the certificate and its key can't be used: {0}")]
-    Pair(#[from] rustls::Error),
-}
-
-/// TLS 1.2 and 1.3 with a certificate (PEM, with what leads to its issuer) and its key.
-pub fn tls_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsFilesError> {
-    let failed = |path: &Path, reason: rustls::pki_types::pem::Error| TlsFilesError::File {
-        path: path.to_owned(),
-        reason: reason.to_string(),
-    };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| failed(certificate, error))?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, error))?;
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, private)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
 /// Serves visitors until `stop` says so; then lets those that are at something finish it. Returns when the last has.
 pub async fn serve(
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    certificate: Option<Arc<Certificate>>,
     gateway: Arc<Gateway>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let acceptor = tls.map(TlsAcceptor::from);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -98,7 +67,8 @@ pub async fn serve(
                 continue;
             }
         };
-        let (acceptor, gateway, stop) = (acceptor.clone(), Arc::clone(&gateway), stop.clone());
+        let acceptor = certificate.as_ref().map(|certificate| TlsAcceptor::from(certificate.config()));
+        let (gateway, stop) = (Arc::clone(&gateway), stop.clone());
         tokio::spawn(async move {
             welcome(socket, peer, acceptor, gateway, stop).await;
             drop(place);

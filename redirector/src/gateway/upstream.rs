@@ -2,7 +2,7 @@
 
 use crate::crypto_provider::provider;
 use bytes::Bytes;
-use http::{Request, Response, Uri, uri::Authority};
+use http::{HeaderValue, Request, Response, Uri, Version, header, uri::Authority};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -36,11 +36,22 @@ use tower_service::Service;
 /// A body on its way, of a request or of an answer.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>;
 
+/// As ALPN calls them (RFC 7301).
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
+
 /// For all of connecting, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Shorter than servers keep idle connections (nginx 75 s, Apache 5 s): who is first to close does not lose a request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How often an HTTP/2 connection is asked whether it is still there, and how long it may think about it.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Longest head of an answer in HTTP/2. Bytes.
+const MAX_HEAD: u32 = 64 << 10;
 
 /// Where the ingress is, by the names that Telepresence asks for.
 #[derive(Clone, Debug)]
@@ -49,6 +60,8 @@ pub struct IngressOptions {
     pub host: String,
     pub port: u16,
     pub tls: bool,
+    /// Everything but WebSockets goes in HTTP/2: without TLS with prior knowledge (RFC 9113 §3.3), in it by ALPN.
+    pub http2: bool,
     /// The host that the ingress serves: for SNI, and as `Host`.
     pub l5: Option<String>,
     /// Certificates (PEM) to verify the ingress by, besides the system's.
@@ -71,7 +84,8 @@ pub enum IngressError {
 /// The ingress, and a pool of connections to it.
 #[derive(Clone)]
 pub struct Upstream {
-    client: Client<IngressConnector, Body>,
+    http1: Client<IngressConnector, Body>,
+    http2: Option<Client<IngressConnector, Body>>,
     address: Authority,
     l5: Option<Authority>,
     scheme: &'static str,
@@ -91,15 +105,18 @@ impl Upstream {
         };
         let l5 =
             options.l5.as_deref().map(|l5| l5.parse::<Authority>().map_err(|_| bad_host(l5))).transpose()?;
-        let connector = IngressConnector::new(options, l5.as_ref())?;
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .set_host(false)
-            .build(connector);
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_TIMEOUT);
+        builder.set_host(false);
+        let http1 = builder.build(IngressConnector::new(options, l5.as_ref(), HTTP1)?);
+        builder.http2_only(true).http2_max_header_list_size(MAX_HEAD);
+        builder.http2_keep_alive_interval(PING_INTERVAL).http2_keep_alive_timeout(PING_TIMEOUT);
+        let http2 = match options.http2 {
+            true => Some(builder.build(IngressConnector::new(options, l5.as_ref(), HTTP2)?)),
+            false => None,
+        };
         let address = address.parse().map_err(|_| bad_host(&options.host))?;
-        Ok(Self { client, address, l5, scheme: if options.tls { "https" } else { "http" } })
+        Ok(Self { http1, http2, address, l5, scheme: if options.tls { "https" } else { "http" } })
     }
 
     /// What the ingress is told in `Host`: the one it serves, if that was said; else what the visitor asked for, unless
@@ -118,20 +135,39 @@ impl Upstream {
         self.scheme
     }
 
-    /// Sends a request whose target is a path. Reads as much of the body as the ingress takes.
+    /// The version of HTTP in which a request goes to the ingress.
+    #[must_use]
+    pub fn version(&self, is_websocket: bool) -> Version {
+        if self.http2.is_some() && !is_websocket { Version::HTTP_2 } else { Version::HTTP_11 }
+    }
+
+    /// Sends a request whose target is a path, in its own version. Reads as much of the body as the ingress takes.
     pub async fn send(
         &self,
         mut request: Request<Body>,
+        host: &Authority,
     ) -> Result<Response<Incoming>, hyper_util::client::legacy::Error> {
+        let (client, authority) = match &self.http2 {
+            // There the host is the authority of the target (RFC 9113 §8.3.1).
+            Some(client) if request.version() == Version::HTTP_2 => {
+                request.headers_mut().remove(header::HOST);
+                (client, host)
+            }
+            _ => {
+                if let Ok(host) = HeaderValue::from_str(host.as_str()) {
+                    request.headers_mut().insert(header::HOST, host);
+                }
+                (&self.http1, &self.address)
+            }
+        };
         let target = request.uri().path_and_query().cloned();
         let mut parts = http::uri::Parts::default();
         parts.scheme = self.scheme.parse().ok();
-        parts.authority = Some(self.address.clone());
+        parts.authority = Some(authority.clone());
         parts.path_and_query = target.or_else(|| "/".parse().ok());
         // All three are there, and valid.
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        *request.version_mut() = http::Version::HTTP_11;
-        self.client.request(request).await
+        client.request(request).await
     }
 }
 
@@ -141,20 +177,25 @@ struct IngressConnector {
     host: Arc<str>,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    protocol: &'static [u8],
 }
 
 impl IngressConnector {
-    fn new(options: &IngressOptions, l5: Option<&Authority>) -> Result<Self, IngressError> {
+    fn new(
+        options: &IngressOptions,
+        l5: Option<&Authority>,
+        protocol: &'static [u8],
+    ) -> Result<Self, IngressError> {
         let name = l5.map_or(options.host.as_str(), Authority::host);
         let tls = match options.tls {
             true => {
                 let bad_name = |_: InvalidDnsNameError| IngressError::Host(name.to_owned());
                 let server_name = ServerName::try_from(name.to_owned()).map_err(bad_name)?;
-                Some((TlsConnector::from(Arc::new(tls_config(options.ca.clone())?)), server_name))
+                Some((TlsConnector::from(Arc::new(tls_config(options.ca.clone(), protocol)?)), server_name))
             }
             false => None,
         };
-        Ok(Self { host: options.host.as_str().into(), port: options.port, tls })
+        Ok(Self { host: options.host.as_str().into(), port: options.port, tls, protocol })
     }
 
     async fn connect(self) -> io::Result<TokioIo<Box<dyn Io>>> {
@@ -162,7 +203,13 @@ impl IngressConnector {
             let socket = TcpStream::connect((&*self.host, self.port)).await?;
             let _ = socket.set_nodelay(true);
             let io: Box<dyn Io> = match self.tls {
-                Some((connector, name)) => Box::new(connector.connect(name, socket).await?),
+                Some((connector, name)) => {
+                    let stream = connector.connect(name, socket).await?;
+                    if self.protocol == HTTP2 && stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
+                        return Err(io::Error::other("it does not speak HTTP/2 (--ingress-http2)"));
+                    }
+                    Box::new(stream)
+                }
                 None => Box::new(socket),
             };
             Ok(TokioIo::new(io))
@@ -171,7 +218,7 @@ impl IngressConnector {
     }
 }
 
-fn tls_config(ca: Option<PathBuf>) -> Result<ClientConfig, IngressError> {
+fn tls_config(ca: Option<PathBuf>, protocol: &'static [u8]) -> Result<ClientConfig, IngressError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = ca {
@@ -185,7 +232,7 @@ fn tls_config(ca: Option<PathBuf>) -> Result<ClientConfig, IngressError> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(config)
 }
 
@@ -220,7 +267,7 @@ mod tests {
 
     fn upstream(host: &str, port: u16, l5: Option<&str>) -> Result<Upstream, IngressError> {
         let l5 = l5.map(str::to_owned);
-        Upstream::new(&IngressOptions { host: host.to_owned(), port, tls: false, l5, ca: None })
+        Upstream::new(&IngressOptions { host: host.to_owned(), port, tls: false, http2: false, l5, ca: None })
     }
 
     #[tokio::test]

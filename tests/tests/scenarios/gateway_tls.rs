@@ -1,7 +1,10 @@
 //! TLS to visitors and to the ingress, HTTP/2 in it, and WebSockets through both.
 
+use std::{fs, path::Path};
+
 use lab::{
-    App, Certificate, Gateway, GatewayOptions, Kind, Lab, Nginx, WebSockets, http2_client, websocket_dialog,
+    App, Certificate, Curl, Gateway, GatewayOptions, Kind, Lab, Nginx, WebSockets, eventually, http2_client,
+    websocket_dialog,
 };
 use serde_json::json;
 
@@ -95,6 +98,29 @@ fn the_ingress_is_reached_in_tls_by_the_name_it_serves() {
             let gateway = &Gateway::start(lab, &options.clone().with(more));
             assert_eq!(visit(&lab.client, gateway, "http://shop.test/", &[], &[]).status, 502, "{more:?}");
         }
+    });
+}
+
+#[test]
+fn a_renewed_certificate_is_shown_without_a_restart() {
+    in_lab(|lab| {
+        let (old, new) = (certificate(lab), certificate(lab));
+        let _app = App::echo(lab, &lab.pod, "app", &[PORT]);
+        let arguments = arguments(&old);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let gateway = &Gateway::start(lab, &GatewayOptions::new(lab.pod.at(PORT)).with(&arguments));
+        // Each is signed by itself only.
+        let shows = |certificate: &Path| {
+            let connect = format!("gateway.test:443:{}", gateway.address());
+            let arguments = ["--connect-to", &connect, "--cacert", &certificate.to_string_lossy()];
+            Curl::on(&lab.client).request("https://gateway.test/", &arguments, &[]).output().code == Some(0)
+        };
+        assert!(shows(old.path()) && !shows(new.path()));
+        for (from, to) in new.files().iter().zip(old.files()) {
+            fs::copy(from, to).expect("the new file in the place of the old one");
+        }
+        eventually("the new certificate is shown", || shows(new.path()));
+        assert!(gateway.log().contains("the certificate has changed"));
     });
 }
 

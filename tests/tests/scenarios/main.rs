@@ -23,6 +23,7 @@ mod fail_open;
 mod framing;
 mod gateway;
 mod gateway_crash;
+mod gateway_http2;
 mod gateway_password;
 mod gateway_security;
 mod gateway_tls;

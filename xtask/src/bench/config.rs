@@ -1,6 +1,6 @@
 //! Configurations of the app and of the proxies: what their manuals advise for speed.
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 pub const APP_PORT: u16 = 8080;
 pub const NGINX_PORT: u16 = 8090;
@@ -13,6 +13,15 @@ pub const SMALL_BODY: &str = "{\"order\":4711,\"state\":\"paid\",\"items\":[{\"s
 /// Bytes of zero it says at [`LARGE_PATH`].
 pub const LARGE_LENGTH: usize = 1024 * 1024;
 
+/// Where the app tells the context that it was sent, as [`INJECTED`].
+pub const CONTEXT_PATH: &str = "/context";
+
+/// The key of the preview that gateways put in.
+pub const KEY: &str = "benchbenchbenchb";
+const MEMBER: &str = "redirector=benchbenchbenchb";
+/// The header, baggage and trace state that a request without any has behind a gateway.
+pub const INJECTED: &str = "benchbenchbenchb|redirector=benchbenchbenchb|redirector=benchbenchbenchb";
+
 /// The app, or the developer's copy of it. Its document root is `directory`.
 pub fn app(directory: &Path, cores: usize, port: u16) -> String {
     let server = format!(
@@ -20,17 +29,21 @@ pub fn app(directory: &Path, cores: usize, port: u16) -> String {
            listen {port} backlog=4096;
            location = {SMALL_PATH} {{ default_type application/json; return 200 '{SMALL_BODY}'; }}
            location = {LARGE_PATH} {{ root {}; }}
+           location = {CONTEXT_PATH} {{
+             return 200 '$http_x_redirector_intercept|$http_baggage|$http_tracestate';
+           }}
          }}",
         directory.display()
     );
     nginx(directory, cores, &server)
 }
 
-/// nginx as a proxy in front of the app, with connections to it kept alive and nothing written to disk.
-pub fn nginx_proxy(directory: &Path, cores: usize) -> String {
+/// nginx as a proxy in front of `app`, with connections to it kept alive and nothing written to disk. `more` are directives
+/// of its location.
+pub fn nginx_proxy(directory: &Path, cores: usize, app: SocketAddr, more: &str) -> String {
     let server = format!(
         "upstream app {{
-           server 127.0.0.1:{APP_PORT};
+           server {app};
            keepalive 512; keepalive_requests 1000000000;
          }}
          server {{
@@ -42,13 +55,15 @@ pub fn nginx_proxy(directory: &Path, cores: usize) -> String {
              proxy_set_header Host $http_host;
              proxy_buffers 8 64k;
              proxy_max_temp_file_size 0;
+             {more}
            }}
          }}"
     );
     nginx(directory, cores, &server)
 }
 
-pub fn haproxy(cores: usize) -> String {
+/// HAProxy, likewise. `more` are rules of its frontend.
+pub fn haproxy(cores: usize, app: SocketAddr, more: &str) -> String {
     format!(
         "global
            nbthread {cores}
@@ -61,10 +76,38 @@ pub fn haproxy(cores: usize) -> String {
            http-reuse always
          frontend clients
            bind :{HAPROXY_PORT} backlog 4096
+           {more}
            default_backend app
          backend app
-           server app 127.0.0.1:{APP_PORT}
+           server app {app}
 "
+    )
+}
+
+/// What has nginx do a gateway's work, as far as it can: it does not know what the parts of baggage and trace state are.
+pub fn nginx_injection() -> String {
+    format!(
+        "proxy_set_header x-redirector-intercept {KEY};
+         proxy_set_header baggage ${{baggage_before}}{MEMBER};
+         proxy_set_header tracestate {MEMBER}$trace_state_behind;
+         proxy_set_header X-Forwarded-For $remote_addr;
+         proxy_set_header X-Forwarded-Host $http_host;
+         proxy_set_header X-Forwarded-Proto $scheme;
+         proxy_set_header X-Forwarded-Port $server_port;"
+    )
+}
+
+pub fn haproxy_injection() -> String {
+    format!(
+        "http-request set-header x-redirector-intercept {KEY}
+           http-request set-header baggage %[req.fhdr(baggage)],{MEMBER} if {{ req.fhdr(baggage) -m found }}
+           http-request set-header baggage {MEMBER} if !{{ req.fhdr(baggage) -m found }}
+           http-request set-header tracestate {MEMBER},%[req.fhdr(tracestate)] if {{ req.fhdr(tracestate) -m found }}
+           http-request set-header tracestate {MEMBER} if !{{ req.fhdr(tracestate) -m found }}
+           http-request set-header X-Forwarded-For %[src]
+           http-request set-header X-Forwarded-Host %[req.hdr(host)]
+           http-request set-header X-Forwarded-Proto http
+           http-request set-header X-Forwarded-Port %[dst_port]"
     )
 }
 
@@ -80,6 +123,8 @@ fn nginx(directory: &Path, cores: usize, servers: &str) -> String {
            keepalive_requests 1000000000;
            client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
            fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+           map $http_baggage $baggage_before {{ '' ''; default '$http_baggage,'; }}
+           map $http_tracestate $trace_state_behind {{ '' ''; default ',$http_tracestate'; }}
            {servers}
          }}"
     )

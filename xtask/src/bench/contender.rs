@@ -10,14 +10,19 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Agent, AgentOptions, Host, Intercept, Lab, Process, eventually, redirector_binary};
+use lab::{
+    Agent, AgentOptions, Gateway, Host, Intercept, Lab, Process, Response, eventually, redirector_binary,
+};
 
 use super::{
-    config::{self, APP_PORT, HAPROXY_PORT, LARGE_LENGTH, LARGE_PATH, NGINX_PORT, SMALL_BODY, SMALL_PATH},
+    config::{
+        self, APP_PORT, CONTEXT_PATH, HAPROXY_PORT, LARGE_LENGTH, LARGE_PATH, NGINX_PORT, SMALL_BODY,
+        SMALL_PATH,
+    },
     cores, cpu,
     first::LOCAL_PORT,
     programs::{self, Clock},
-    scenario::Scenario,
+    scenario::{COOKIE, Scenario},
     wrk::{self, Load},
 };
 
@@ -26,6 +31,8 @@ pub const DIRECT: &str = "direct";
 pub const INSPECT: &str = "inspect";
 pub const PROXY: &str = "proxy";
 pub const BASELINE: &str = "baseline";
+/// The preview gateway.
+pub const GATEWAY: &str = "gateway";
 pub const NGINX: &str = "nginx";
 pub const HAPROXY: &str = "haproxy";
 
@@ -43,15 +50,17 @@ pub struct Sample {
 #[derive(Debug)]
 pub struct Contender {
     name: &'static str,
-    port: u16,
+    to: SocketAddr,
+    cookie: String,
     proxy: Proxy,
 }
 
 #[derive(Debug)]
 enum Proxy {
     None,
-    /// In the pod, always there.
+    /// Always there.
     Listening(Process),
+    Gateway(Gateway),
     /// On the node, attached to the pod while it is measured: the others do not pay for it. With its datapath.
     Agent(Rc<Agent>, &'static str),
 }
@@ -60,6 +69,42 @@ enum Proxy {
 const PROGRAMS_SECONDS: u32 = 1;
 
 impl Contender {
+    fn new(name: &'static str, to: SocketAddr, proxy: Proxy) -> Self {
+        Self { name, to, cookie: COOKIE.to_owned(), proxy }
+    }
+
+    pub fn direct(lab: &Lab) -> Self {
+        Self::new(DIRECT, lab.pod.at(APP_PORT), Proxy::None)
+    }
+
+    fn with_agent(lab: &Lab, name: &'static str, agent: &Rc<Agent>, datapath: &'static str) -> Self {
+        Self::new(name, lab.pod.at(APP_PORT), Proxy::Agent(Rc::clone(agent), datapath))
+    }
+
+    /// A gateway, and the cookie of a preview.
+    pub fn gateway(gateway: Gateway, preview: &str) -> Self {
+        let cookie = format!("{COOKIE}; {preview}");
+        Self { cookie, ..Self::new(GATEWAY, gateway.address(), Proxy::Gateway(gateway)) }
+    }
+
+    /// nginx with such a configuration. `place` tells several apart.
+    pub fn nginx(lab: &Lab, host: &Host, place: &str, config: impl Fn(&Path) -> String) -> Result<Self> {
+        let directory = directory(lab, place)?;
+        let process = start_nginx(lab, host, place, &directory, &config(&directory), NGINX_PORT)?;
+        Ok(Self::new(NGINX, host.at(NGINX_PORT), Proxy::Listening(process)))
+    }
+
+    /// HAProxy, likewise.
+    pub fn haproxy(lab: &Lab, host: &Host, place: &str, config: &str) -> Result<Self> {
+        let path = directory(lab, place)?.join("haproxy.cfg");
+        fs::write(&path, config)?;
+        let mut command = host.netns.command("haproxy");
+        command.arg("-db").arg("-f").arg(&path);
+        let process = Process::spawn(place, &mut command, lab.logs());
+        wait_for_port(host, HAPROXY_PORT);
+        Ok(Self::new(HAPROXY, host.at(HAPROXY_PORT), Proxy::Listening(process)))
+    }
+
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -76,17 +121,16 @@ impl Contender {
             Proxy::Agent(agent, datapath) => Some(
                 Intercept::new(lab, agent, APP_PORT, 9).argument("--datapath").argument(datapath).start(lab),
             ),
-            Proxy::None | Proxy::Listening(_) => None,
+            Proxy::None | Proxy::Listening(_) | Proxy::Gateway(_) => None,
         };
         self.check_answers(lab)?;
-        let to = lab.pod.at(self.port);
         let before = self.cpu();
-        let load = wrk::run(lab, scenario, to, seconds)?;
+        let load = wrk::run(lab, scenario, self.to, &self.cookie, seconds)?;
         let cpu = self.cpu().zip(before).map(|(after, before)| after.saturating_sub(before));
         self.check_carried(load.requests)?;
         let programs = match &self.proxy {
-            Proxy::Agent(agent, _) => Some(time_in_programs(lab, scenario, to, agent)?),
-            Proxy::None | Proxy::Listening(_) => None,
+            Proxy::Agent(agent, _) => Some(time_in_programs(lab, scenario, self.to, agent)?),
+            Proxy::None | Proxy::Listening(_) | Proxy::Gateway(_) => None,
         };
         drop(intercept);
         Ok(Sample { load, cpu, programs })
@@ -95,8 +139,7 @@ impl Contender {
     /// What a contender says must be what the app says: else it is fast at something else.
     fn check_answers(&self, lab: &Lab) -> Result<()> {
         for (path, expected) in [(SMALL_PATH, SMALL_BODY.as_bytes()), (LARGE_PATH, &[0; LARGE_LENGTH])] {
-            let mut connection = lab.client.connect(lab.pod.at(self.port));
-            let answer = connection.ask(format!("GET {path} HTTP/1.1\r\nHost: pod.test\r\n\r\n"));
+            let answer = self.ask(lab, path);
             ensure!(
                 answer.status == 200 && answer.body == expected,
                 "GET {path}: {} with {} bytes",
@@ -105,6 +148,21 @@ impl Contender {
             );
         }
         Ok(())
+    }
+
+    /// What the app was sent: for gateways, the context must be in there.
+    pub fn check_context(&self, lab: &Lab) -> Result<()> {
+        let answer = self.ask(lab, CONTEXT_PATH);
+        let seen = String::from_utf8_lossy(&answer.body).into_owned();
+        let expected = if matches!(self.proxy, Proxy::None) { "||" } else { config::INJECTED };
+        ensure!(seen == expected, "{}: the app was sent {seen:?}, not {expected:?}", self.name);
+        Ok(())
+    }
+
+    fn ask(&self, lab: &Lab, path: &str) -> Response {
+        let cookie = &self.cookie;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: pod.test\r\nCookie: {cookie}\r\n\r\n");
+        lab.client.connect(self.to).ask(request)
     }
 
     /// Connections past the agent would be measured as its own.
@@ -127,6 +185,7 @@ impl Contender {
         let group = match &self.proxy {
             Proxy::None => return None,
             Proxy::Listening(process) => process.pid(),
+            Proxy::Gateway(gateway) => gateway.pid(),
             Proxy::Agent(agent, _) => agent.pid(),
         };
         Some(cpu::time_of_group(group))
@@ -137,7 +196,7 @@ impl Contender {
 fn time_in_programs(lab: &Lab, scenario: &Scenario, to: SocketAddr, agent: &Agent) -> Result<Duration> {
     let _clock = Clock::start()?;
     let before = programs::time_of(agent.pid());
-    let load = wrk::run(lab, scenario, to, PROGRAMS_SECONDS)?;
+    let load = wrk::run(lab, scenario, to, COOKIE, PROGRAMS_SECONDS)?;
     let time = programs::time_of(agent.pid()).saturating_sub(before);
     Ok(time.div_f64(load.requests as f64))
 }
@@ -167,33 +226,20 @@ pub fn await_live(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Starts everything that has to run, in the order in which turns are taken.
+/// Starts everything that stands before live traffic, in the order in which turns are taken.
 pub fn start_all(lab: &Lab, agent: &Rc<Agent>, baseline: Option<&Path>) -> Result<Vec<Contender>> {
-    let with_agent = |name, agent: &Rc<Agent>, datapath| Contender {
-        name,
-        port: APP_PORT,
-        proxy: Proxy::Agent(Rc::clone(agent), datapath),
-    };
-    let mut contenders = vec![Contender { name: DIRECT, port: APP_PORT, proxy: Proxy::None }];
+    let mut contenders = vec![Contender::direct(lab)];
     if let Some(binary) = baseline {
         let old = start_agent(lab, BASELINE, 7466, &binary.canonicalize()?);
-        contenders.push(with_agent(BASELINE, &old, INSPECT));
+        contenders.push(Contender::with_agent(lab, BASELINE, &old, INSPECT));
     }
-    contenders.push(with_agent(INSPECT, agent, INSPECT));
-    contenders.push(with_agent(PROXY, agent, PROXY));
-
-    let nginx = directory(lab, NGINX)?;
-    let process =
-        start_nginx(lab, &lab.pod, NGINX, &nginx, &config::nginx_proxy(&nginx, cores()), NGINX_PORT)?;
-    contenders.push(Contender { name: NGINX, port: NGINX_PORT, proxy: Proxy::Listening(process) });
-
-    let haproxy = directory(lab, HAPROXY)?.join("haproxy.cfg");
-    fs::write(&haproxy, config::haproxy(cores()))?;
-    let mut command = lab.pod.netns.command("haproxy");
-    command.arg("-db").arg("-f").arg(&haproxy);
-    let process = Process::spawn(HAPROXY, &mut command, lab.logs());
-    wait_for_port(&lab.pod, HAPROXY_PORT);
-    contenders.push(Contender { name: HAPROXY, port: HAPROXY_PORT, proxy: Proxy::Listening(process) });
+    contenders.push(Contender::with_agent(lab, INSPECT, agent, INSPECT));
+    contenders.push(Contender::with_agent(lab, PROXY, agent, PROXY));
+    let app = SocketAddr::from((Ipv4Addr::LOCALHOST, APP_PORT));
+    contenders.push(Contender::nginx(lab, &lab.pod, NGINX, |directory| {
+        config::nginx_proxy(directory, cores(), app, "")
+    })?);
+    contenders.push(Contender::haproxy(lab, &lab.pod, HAPROXY, &config::haproxy(cores(), app, ""))?);
     Ok(contenders)
 }
 

@@ -1,9 +1,11 @@
-//! Measures live traffic through the agent against the same app without it, and behind ordinary proxies.
+//! Measures live traffic through the agent against the same app without it, and behind ordinary proxies; and previews through
+//! the gateway beside proxies that put the same headers in.
 //!
 //! | file | purpose |
 //! | --- | --- |
 //! | `scenario` | what the client does |
 //! | `contender` | what stands between client and app |
+//! | `gateways` | those of them that put context in |
 //! | `config` | configurations of the app and of the proxies |
 //! | `wrk` | runs the load and reads its result |
 //! | `cpu` | processor time of a proxy |
@@ -18,6 +20,7 @@ mod config;
 mod contender;
 mod cpu;
 mod first;
+mod gateways;
 mod programs;
 mod report;
 mod scenario;
@@ -43,7 +46,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use self::{
     contender::Contender,
     report::Report,
-    scenario::{SCENARIOS, Scenario},
+    scenario::{PREVIEWS, SCENARIOS, Scenario},
 };
 use crate::{
     apt, build, process,
@@ -85,15 +88,17 @@ pub fn bench(workspace: &Workspace, options: &BenchOptions) -> Result<()> {
         let mut again = Command::new(env::current_exe()?);
         return Err(again.args(env::args_os().skip(1)).env(BINARY, workspace.release_binary()).exec().into());
     }
-    let scenarios: Vec<Scenario> =
-        SCENARIOS.into_iter().filter(|scenario| scenario.name.contains(&options.scenario)).collect();
-    let some = !scenarios.is_empty() || first::NAME.contains(&options.scenario);
+    let chosen = |scenarios: &[Scenario]| -> Vec<Scenario> {
+        scenarios.iter().copied().filter(|scenario| scenario.name.contains(&options.scenario)).collect()
+    };
+    let (live, previews) = (chosen(&SCENARIOS), chosen(&PREVIEWS));
+    let some = !(live.is_empty() && previews.is_empty()) || first::NAME.contains(&options.scenario);
     ensure!(some, "no scenario's name contains {:?}", options.scenario);
     install_packages()?;
 
     let interrupted = interrupted()?;
     let lab = Lab::new("bench");
-    let report = measure(&lab, &scenarios, options, &interrupted)?;
+    let report = measure(&lab, [live, previews], options, &interrupted)?;
     lab.assert_clean();
     println!("{report}");
     if let Some(path) = &options.json {
@@ -105,7 +110,7 @@ pub fn bench(workspace: &Workspace, options: &BenchOptions) -> Result<()> {
 
 fn measure(
     lab: &Lab,
-    scenarios: &[Scenario],
+    [live, previews]: [Vec<Scenario>; 2],
     options: &BenchOptions,
     interrupted: &AtomicBool,
 ) -> Result<Report> {
@@ -113,13 +118,15 @@ fn measure(
     let _app = contender::start_app(lab)?;
     let _local = contender::start_local_server(lab)?;
     let agent = contender::start_measured_agent(lab);
-    let contenders = contender::start_all(lab, &agent, options.baseline.as_deref())?;
-    let names = contenders.iter().map(Contender::name).collect();
-    let mut report = Report::new(scenarios, names, options.seconds);
+    let mut contests = vec![(live, contender::start_all(lab, &agent, options.baseline.as_deref())?)];
+    if !previews.is_empty() {
+        contests.push((previews, gateways::start_all(lab)?));
+    }
+    let mut report = Report::new(options.seconds);
     for round in 1..=options.rounds {
         step(format!("measure, round {round} of {}", options.rounds), || {
-            for scenario in scenarios {
-                for contender in &contenders {
+            for (scenarios, contenders) in &contests {
+                for (scenario, contender) in turns(scenarios, contenders) {
                     // Signalled, wrk ends early: such a turn must not count.
                     let sample = contender.measure(lab, scenario, options.seconds);
                     if interrupted.load(Ordering::Relaxed) {
@@ -135,6 +142,14 @@ fn measure(
         })?;
     }
     Ok(report)
+}
+
+/// All contenders in one scenario, then in the next.
+fn turns<'a>(
+    scenarios: &'a [Scenario],
+    contenders: &'a [Contender],
+) -> impl Iterator<Item = (&'a Scenario, &'a Contender)> {
+    scenarios.iter().flat_map(move |scenario| contenders.iter().map(move |contender| (scenario, contender)))
 }
 
 /// A new connection per request wears out the client's ports within seconds. They can be used again at once

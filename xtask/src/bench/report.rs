@@ -1,6 +1,6 @@
 //! Medians and ratios, as a table and as JSON.
 
-use std::{collections::BTreeMap, fmt, fs};
+use std::{fmt, fs};
 
 use serde_json::{Value, json};
 
@@ -14,12 +14,18 @@ use super::{
 /// All samples of a run.
 #[derive(Debug)]
 pub struct Report {
-    scenarios: Vec<Scenario>,
-    contenders: Vec<&'static str>,
     seconds: u32,
-    /// By scenario and contender, one per round.
-    samples: BTreeMap<(&'static str, &'static str), Vec<Sample>>,
+    /// In the order in which they were measured first.
+    scenarios: Vec<(Scenario, Vec<Row>)>,
     pub first_requests: FirstRequests,
+}
+
+/// A contender in a scenario.
+#[derive(Debug)]
+struct Row {
+    contender: &'static str,
+    /// One per round.
+    samples: Vec<Sample>,
 }
 
 /// Of one value per round.
@@ -50,81 +56,81 @@ impl Spread {
 }
 
 impl Report {
-    pub fn new(scenarios: &[Scenario], contenders: Vec<&'static str>, seconds: u32) -> Self {
-        Self {
-            scenarios: scenarios.to_vec(),
-            contenders,
-            seconds,
-            samples: BTreeMap::new(),
-            first_requests: FirstRequests::default(),
-        }
+    pub fn new(seconds: u32) -> Self {
+        Self { seconds, scenarios: Vec::new(), first_requests: FirstRequests::default() }
     }
 
     pub fn add(&mut self, scenario: &Scenario, contender: &'static str, sample: Sample) {
-        self.samples.entry((scenario.name, contender)).or_default().push(sample);
+        let known = self.scenarios.iter().position(|(known, _)| known == scenario);
+        let index = known.unwrap_or_else(|| {
+            self.scenarios.push((*scenario, Vec::new()));
+            self.scenarios.len() - 1
+        });
+        let rows = &mut self.scenarios[index].1;
+        match rows.iter_mut().find(|row| row.contender == contender) {
+            Some(row) => row.samples.push(sample),
+            None => rows.push(Row { contender, samples: vec![sample] }),
+        }
     }
 
     pub fn json(&self) -> Value {
         let scenarios: Vec<Value> =
-            self.scenarios.iter().map(|scenario| self.scenario_json(scenario)).collect();
+            self.scenarios.iter().map(|(scenario, rows)| scenario_json(scenario, rows)).collect();
         json!({ "kernel": kernel(), "cores": cores(), "seconds": self.seconds, "scenarios": scenarios,
             "first_matched_requests": self.first_requests.json() })
     }
+}
 
-    fn scenario_json(&self, scenario: &Scenario) -> Value {
-        let contenders: Vec<Value> = self
-            .contenders
-            .iter()
-            .map(|name| {
-                json!({
-                    "name": name,
-                    "value": Spread::of(self.values(scenario, name)).map(Spread::json),
-                    "ratio_to_direct": self.ratio(scenario, name, DIRECT).map(Spread::json),
-                    "ratio_to_nginx": self.ratio(scenario, name, NGINX).map(Spread::json),
-                    "cpu_microseconds_per_request": self.cpu(scenario, name).map(Spread::json),
-                    "program_nanoseconds_per_request": self.programs(scenario, name).map(Spread::json),
-                    "samples": self.samples(scenario, name).iter().map(sample_json).collect::<Vec<_>>(),
-                })
+fn scenario_json(scenario: &Scenario, rows: &[Row]) -> Value {
+    let contenders: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            json!({
+                "name": row.contender,
+                "value": Spread::of(row.values(scenario)).map(Spread::json),
+                "ratio_to_direct": row.ratio(scenario, rows, DIRECT).map(Spread::json),
+                "ratio_to_nginx": row.ratio(scenario, rows, NGINX).map(Spread::json),
+                "cpu_microseconds_per_request": row.cpu().map(Spread::json),
+                "program_nanoseconds_per_request": row.programs().map(Spread::json),
+                "samples": row.samples.iter().map(sample_json).collect::<Vec<_>>(),
             })
-            .collect();
-        json!({
-            "name": scenario.name,
-            "unit": scenario.unit,
-            "more_is_better": scenario.measure == Measure::Throughput,
-            "contenders": contenders,
         })
-    }
+        .collect();
+    json!({
+        "name": scenario.name,
+        "unit": scenario.unit,
+        "more_is_better": scenario.measure == Measure::Throughput,
+        "contenders": contenders,
+    })
+}
 
-    fn samples(&self, scenario: &Scenario, contender: &'static str) -> &[Sample] {
-        self.samples.get(&(scenario.name, contender)).map_or(&[], Vec::as_slice)
-    }
-
+impl Row {
     /// What the scenario measures, one per round.
-    fn values(&self, scenario: &Scenario, contender: &'static str) -> Vec<f64> {
+    fn values(&self, scenario: &Scenario) -> Vec<f64> {
         let value = |sample: &Sample| match scenario.measure {
             // An answer of the scenario in MiB/s is 1 MiB.
             Measure::Throughput => sample.load.per_second(),
             Measure::Latency => sample.load.p50.as_secs_f64() * 1e6,
         };
-        self.samples(scenario, contender).iter().map(value).collect()
+        self.samples.iter().map(value).collect()
     }
 
     /// To another contender in the same round: what slows a round down slows both.
-    fn ratio(&self, scenario: &Scenario, contender: &'static str, to: &'static str) -> Option<Spread> {
-        let rounds = self.values(scenario, contender).into_iter().zip(self.values(scenario, to));
+    fn ratio(&self, scenario: &Scenario, rows: &[Self], to: &str) -> Option<Spread> {
+        let reference = rows.iter().find(|row| row.contender == to)?;
+        let rounds = self.values(scenario).into_iter().zip(reference.values(scenario));
         Spread::of(rounds.map(|(value, reference)| value / reference).collect())
     }
 
     /// Microseconds of the proxy per request.
-    fn cpu(&self, scenario: &Scenario, contender: &'static str) -> Option<Spread> {
-        let samples = self.samples(scenario, contender).iter();
-        Spread::of(samples.filter_map(cpu_per_request).collect())
+    fn cpu(&self) -> Option<Spread> {
+        Spread::of(self.samples.iter().filter_map(cpu_per_request).collect())
     }
 
     /// Nanoseconds of the agent's eBPF programs per request.
-    fn programs(&self, scenario: &Scenario, contender: &'static str) -> Option<Spread> {
-        let samples = self.samples(scenario, contender).iter();
-        Spread::of(samples.filter_map(|sample| Some(sample.programs?.as_nanos() as f64)).collect())
+    fn programs(&self) -> Option<Spread> {
+        let times = self.samples.iter().filter_map(|sample| Some(sample.programs?.as_nanos() as f64));
+        Spread::of(times.collect())
     }
 }
 
@@ -162,34 +168,34 @@ impl fmt::Display for Report {
             cores(),
             self.seconds
         )?;
-        for scenario in &self.scenarios {
+        for (scenario, rows) in &self.scenarios {
             let better = match scenario.measure {
                 Measure::Throughput => "more is better",
                 Measure::Latency => "less is better",
             };
             writeln!(f, "\n{}: {}, {better}", scenario.name, scenario.unit)?;
-            row(
+            write_row(
                 f,
                 "",
                 ["", "ratio to direct", "ratio to nginx", "CPU µs/request", "eBPF ns/request"]
                     .map(str::to_owned),
             )?;
-            for name in &self.contenders {
+            for row in rows {
                 let cells = [
-                    cell(Spread::of(self.values(scenario, name)), 0),
-                    cell(self.ratio(scenario, name, DIRECT), 3),
-                    cell(self.ratio(scenario, name, NGINX), 2),
-                    cell(self.cpu(scenario, name), 2),
-                    cell(self.programs(scenario, name), 0),
+                    cell(Spread::of(row.values(scenario)), 0),
+                    cell(row.ratio(scenario, rows, DIRECT), 3),
+                    cell(row.ratio(scenario, rows, NGINX), 2),
+                    cell(row.cpu(), 2),
+                    cell(row.programs(), 0),
                 ];
-                row(f, name, cells)?;
+                write_row(f, row.contender, cells)?;
             }
         }
         write!(f, "{}", self.first_requests)
     }
 }
 
-fn row(
+fn write_row(
     f: &mut fmt::Formatter<'_>,
     name: &str,
     [value, direct, nginx, cpu, ebpf]: [String; 5],

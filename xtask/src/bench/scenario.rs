@@ -65,13 +65,42 @@ pub const SCENARIOS: [Scenario; 5] = [
     },
 ];
 
-/// What a browser behind a tracing gateway sends: with the request line and Host about 420 bytes of head.
+/// Of a preview: the gateway stands between the client and the ingress, which is the app here.
+pub const PREVIEWS: [Scenario; 3] = [
+    Scenario {
+        name: "preview, keep-alive, 32 connections",
+        unit: "requests/s",
+        measure: Measure::Throughput,
+        connections: 32,
+        path: SMALL_PATH,
+        close: false,
+    },
+    Scenario {
+        name: "preview, latency p50, 1 connection",
+        unit: "µs",
+        measure: Measure::Latency,
+        connections: 1,
+        path: SMALL_PATH,
+        close: false,
+    },
+    Scenario {
+        name: "preview, 1 MiB answers, 8 connections",
+        unit: "MiB/s",
+        measure: Measure::Throughput,
+        connections: 8,
+        path: LARGE_PATH,
+        close: false,
+    },
+];
+
+/// What a browser behind a tracing gateway sends: with the request line, Host and [`COOKIE`] about 420 bytes of head.
 /// The baggage is there so that matchers have something to read.
-pub const HEADERS: [&str; 6] = [
+pub const HEADERS: [&str; 5] = [
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
     "Accept: application/json, text/plain, */*",
     "Accept-Language: en-US,en;q=0.5",
-    "Cookie: session=6f1c2a9e5b7d40e3a1c8; theme=dark",
     "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     "baggage: userId=alice,serverNode=DF%2028,isProduction=false",
 ];
+
+pub const COOKIE: &str = "session=6f1c2a9e5b7d40e3a1c8; theme=dark";

@@ -40,8 +40,8 @@ impl Load {
     }
 }
 
-/// Runs a scenario from the client; errors when a connection broke or an answer was an error.
-pub fn run(lab: &Lab, scenario: &Scenario, to: SocketAddr, seconds: u32) -> Result<Load> {
+/// Runs a scenario from the client, with this cookie; errors when a connection broke or an answer was an error.
+pub fn run(lab: &Lab, scenario: &Scenario, to: SocketAddr, cookie: &str, seconds: u32) -> Result<Load> {
     let script = lab.directory().join("wrk.lua");
     fs::write(&script, SCRIPT)?;
     let threads = cores().min(scenario.connections);
@@ -50,6 +50,7 @@ pub fn run(lab: &Lab, scenario: &Scenario, to: SocketAddr, seconds: u32) -> Resu
     // Slow is not broken: a request may wait for long on a busy machine.
     wrk.args(["-d", &format!("{seconds}s"), "--timeout", "20s", "-s"]).arg(&script);
     wrk.args(HEADERS.iter().flat_map(|header| ["-H", header]));
+    wrk.args(["-H", &format!("Cookie: {cookie}")]);
     if scenario.close {
         wrk.args(["-H", "Connection: close"]);
     }

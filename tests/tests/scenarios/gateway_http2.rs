@@ -1,0 +1,99 @@
+//! HTTP/2 from the gateway to the ingress: gRPC, and everything else beside it.
+
+use lab::{
+    Agent, App, Certificate, Gateway, GatewayOptions, Intercept, Kind, Lab, Nginx, WebSockets, grpc_client,
+    websocket_dialog,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    gateway::{INGRESS, KEY, open, visit},
+    scene::{LOCAL, PORT, in_lab},
+};
+
+const GRPC: u16 = PORT + 1;
+
+/// nginx with HTTP/2 in TLS as ingress, an app behind it, and the gateway in front. (Dropped in this order.)
+struct Site {
+    gateway: Gateway,
+    _ingress: Nginx,
+    _app: App,
+}
+
+impl Site {
+    fn new(lab: &Lab, app: App) -> Self {
+        let certificate = Certificate::new(lab, &["shop.test"], Kind::Ecdsa);
+        let behind = [lab.pod.at(PORT), lab.pod.at(GRPC)];
+        let ingress = Nginx::http2_ingress(lab, &lab.node, INGRESS, behind, &certificate);
+        let ca = certificate.path().to_string_lossy().into_owned();
+        let options = GatewayOptions::new(lab.node.at(INGRESS)).with(&["--ingress-tls", "--ingress-http2"]);
+        let gateway = Gateway::start(lab, &options.with(&["--ingress-l5", "shop.test", "--ingress-ca", &ca]));
+        Self { gateway, _ingress: ingress, _app: app }
+    }
+}
+
+/// gRPC calls to the gateway with a cookie.
+fn calls(lab: &Lab, gateway: &Gateway, cookie: &str, action: &[&str]) -> Value {
+    let metadata = cookie.replacen(": ", "=", 1);
+    let arguments = [&[&*metadata], action].concat();
+    grpc_client(lab, &lab.client, &gateway.address().to_string(), &arguments)
+}
+
+#[test]
+fn grpc_reaches_the_developer_with_a_preview_and_the_app_without() {
+    in_lab(|lab| {
+        let site = Site::new(lab, App::grpc(lab, &lab.pod, "app", &[GRPC]));
+        let _alice_app = App::grpc(lab, &lab.dev, "alice", &[LOCAL]);
+        let agent = Agent::start(lab);
+        let alice = Intercept::new(lab, &agent, GRPC, LOCAL).header("x-redirector-intercept", KEY);
+        let _alice = alice.start(lab);
+        let (_, cookie) = open(lab, &site.gateway, &[]);
+        for (cookie, server) in [(&*cookie, "alice"), ("cookie: session=1", "app")] {
+            let said = calls(lab, &site.gateway, cookie, &["dialog"]);
+            assert_eq!(said["unary"]["initial"]["served-by"], server, "{said:?}");
+            assert_eq!(said["status"]["reason"], format!("asked of {server}"), "trailers come along");
+            assert_eq!(
+                (&said["deadline"], &said["cancelled"]),
+                (&"DEADLINE_EXCEEDED".into(), &"CANCELLED".into())
+            );
+        }
+        // nginx closes a connection after a thousand requests.
+        let many = calls(lab, &site.gateway, &cookie, &["calls", "3000"]);
+        assert_eq!(many, json!({ "errors": [], "served": { "alice": 3000 } }));
+    });
+}
+
+#[test]
+fn an_http2_ingress_is_sent_pages_and_websockets_too() {
+    in_lab(|lab| {
+        let site = Site::new(lab, App::echo(lab, &lab.pod, "app", &[PORT]));
+        let (_, cookie) = open(lab, &site.gateway, &[]);
+        let body = "a=1&b=2";
+        let seen = visit(&lab.client, &site.gateway, "http://any.test/form", &["--data", body], &[&cookie]);
+        let report = seen.report();
+        assert_eq!(report.header("x-redirector-intercept"), KEY);
+        assert_eq!(report.header("host"), "shop.test");
+        assert_eq!(report.header("content-length"), body.len().to_string());
+    });
+    in_lab(|lab| {
+        let site = Site::new(lab, App::websocket(lab, &lab.pod, WebSockets::Python, "app", &[PORT]));
+        let url = format!("ws://{}/socket", site.gateway.address());
+        let dialog = websocket_dialog(lab, &lab.client, WebSockets::Python, &url, &[]).json();
+        assert_eq!(dialog["texts"][19], "app: message 19");
+    });
+}
+
+#[test]
+fn requests_survive_that_the_ingress_ends_its_connections() {
+    in_lab(|lab| {
+        let site = Site::new(lab, App::echo(lab, &lab.pod, "app", &[PORT]));
+        let url = format!("http://{}/[1-5000]", site.gateway.address());
+        let arguments = ["--parallel", "--parallel-max", "32", "--output", "/dev/null"];
+        let format = ["--silent", "--write-out", "%{http_code}\\n"];
+        let mut curl = lab.client.netns.command("curl");
+        let output = curl.args(arguments).args(format).arg(&url).output().expect("curl");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let good = text.lines().filter(|code| *code == "200").count();
+        assert_eq!(good, 5000, "{:?}", text.lines().filter(|code| *code != "200").collect::<Vec<_>>());
+    });
+}
