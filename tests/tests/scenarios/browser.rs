@@ -107,6 +107,7 @@ fn pictures_of_both_differ_where_the_backend_is_and_not_where_the_frontend_is() 
             visit.browser.open(&url);
             visit.assert_shows(backend);
             let picture = visit.browser.screenshot();
+            // To be looked at: target/tmp/pictures.
             let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pictures");
             fs::create_dir_all(&directory).expect("a directory below target");
             fs::write(directory.join(format!("{backend}.png")), &picture).expect("a picture");
@@ -251,7 +252,12 @@ fn a_download_is_complete_and_the_developers() {
         let visit = Visit::new(lab);
         visit.browser.open(&visit.link());
         visit.browser.click("#prices");
-        let line = format!("{:.<63}\n", "served by alice;");
-        assert!(visit.browser.downloaded("prices.csv") == line.repeat(4096).into_bytes(), "other bytes");
+        assert!(visit.browser.downloaded("prices.csv") == prices("alice"), "other bytes");
     });
+}
+
+/// The file to download, of a backend of this name.
+pub fn prices(backend: &str) -> Vec<u8> {
+    let line = format!("{:.<63}\n", format!("served by {backend};"));
+    line.repeat(4096).into_bytes()
 }

@@ -5,7 +5,7 @@ use lab::{Browser, Certificate, Forwards, Kind, Lab, eventually};
 use serde_json::{Value, json};
 
 use crate::{
-    browser::{DIALOG, Visit, dialog},
+    browser::{DIALOG, Visit, dialog, prices},
     gateway::KEY,
     scene::{in_lab, text},
 };
@@ -128,31 +128,39 @@ fn a_link_that_never_was_says_so() {
 
 #[test]
 fn the_form_for_the_password_leads_to_the_page_that_was_asked_for() {
-    in_lab(|lab| {
-        let visit = Visit::new(lab);
-        let agent = ["--agent", &visit.agent.address().to_string()].map(str::to_owned);
-        let token = visit.agent.token_file().display().to_string();
-        let arguments = ["alice", "--name", "secret", "--auth", "password", "--token-file", &token];
-        let created = visit.gateway.create(&lab.dev, &[&arguments[..], &[&agent[0], &agent[1]]].concat());
-        let (id, password) = (id_of(&created), text(&created, "password"));
-        for (link, there) in [
-            (format!("http://shop.test/_p/{id}?to=/?a%3Db"), "http://shop.test/?a=b".to_owned()),
-            (format!("http://{id}.preview.test/?a=b"), format!("http://{id}.preview.test/?a=b")),
-        ] {
-            visit.browser.open(&link);
-            assert_page(&visit.browser, "This preview has a password");
-            visit.browser.fill("#password", "not this");
-            visit.browser.click("button");
-            visit.browser.wait_for_text(".problem", "That was not it.");
-            assert_eq!(visit.browser.cookie(COOKIE), None);
-            visit.browser.fill("#password", &password);
-            visit.browser.click("button");
-            visit.assert_shows("alice");
-            assert_eq!(visit.browser.url(), there);
-            let cookie = visit.browser.cookie(COOKIE).expect("the cookie");
-            assert!(text(&cookie, "value").starts_with("s."), "{cookie}");
-        }
-    });
+    in_lab(|lab| enter_by_password(&Visit::new(lab), lab));
+}
+
+#[test]
+fn in_tls_the_form_for_the_password_works_as_well() {
+    in_lab(|lab| enter_by_password(&in_tls(lab), lab));
+}
+
+fn enter_by_password(visit: &Visit, lab: &Lab) {
+    let browser = &visit.browser;
+    let (agent, token) = (visit.agent.address().to_string(), visit.agent.token_file().display().to_string());
+    let arguments = ["alice", "--name", "secret", "--auth", "password", "--agent", &agent];
+    let created = visit.gateway.create(&lab.dev, &[&arguments[..], &["--token-file", &token]].concat());
+    let (id, password) = (id_of(&created), text(&created, "password"));
+    let (scheme, _) = visit.site.split_once("://").expect("a scheme");
+    let own = format!("{scheme}://{id}.preview.test/?a=b");
+    let links =
+        [(format!("{}/_p/{id}?to=/?a%3Db", visit.site), format!("{}/?a=b", visit.site)), (own.clone(), own)];
+    for (link, there) in links {
+        browser.open(&link);
+        assert_page(browser, "This preview has a password");
+        browser.fill("#password", "not this");
+        browser.click("button");
+        browser.wait_for_text(".problem", "That was not it.");
+        assert_eq!(browser.cookie(COOKIE), None);
+        browser.fill("#password", &password);
+        browser.click("button");
+        visit.assert_shows("alice");
+        assert_eq!(browser.url(), there);
+        let cookie = browser.cookie(COOKIE).expect("the cookie");
+        assert!(text(&cookie, "value").starts_with("s."), "{cookie}");
+        assert_eq!(cookie["secure"], scheme == "https");
+    }
 }
 
 #[test]
@@ -214,6 +222,8 @@ fn in_tls_the_previews_own_host_works_as_well() {
         visit.browser.open(&format!("https://{}.preview.test/", visit.id));
         visit.assert_shows("alice");
         assert_eq!(visit.browser.run(DIALOG), dialog("alice"));
+        visit.browser.click("#prices");
+        assert!(visit.browser.downloaded("prices.csv") == prices("alice"), "other bytes");
         visit.open_site();
         visit.assert_shows("live");
     });
