@@ -73,7 +73,7 @@ impl Example {
                 let get = methods.methods().iter().find(|method| **method == Method::GET);
                 self.method = get.or(methods.methods().first()).cloned();
             }
-            Condition::HeaderRegex(_) | Condition::PathRegex(_) => return None,
+            Condition::HeaderRegex(_) | Condition::PathRegex(_) | Condition::AnyKey => return None,
             // Replaced by their forms.
             Condition::Preset(_) | Condition::Key(_) => return None,
         }

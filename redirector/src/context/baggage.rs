@@ -1,5 +1,6 @@
 //! Conditions on members of the `baggage` header (W3C Baggage, section "Header Content").
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -69,15 +70,22 @@ impl BaggageCondition {
 /// members and 8192 bytes are the least a platform must carry, so there is no bound here but that of the head.
 /// Octets that a sender should have encoded are taken as they are: comparing exactly, they can't be mistaken.
 pub(super) fn has_member(request: &RequestView<'_>, key: &str, value: &str) -> bool {
-    list_members(request, "baggage").filter_map(split_member).any(|(candidate, rest)| {
-        trim_ows(candidate) == key.as_bytes() && {
-            let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
-            percent_decode(trim_ows(&rest[..end])).decode_utf8_lossy() == value
-        }
+    values_of(request, key).any(|candidate| candidate == value)
+}
+
+/// The values of all members with this key, percent-decoded.
+pub(super) fn member_values(request: &RequestView<'_>, key: &str) -> Vec<String> {
+    values_of(request, key).map(Cow::into_owned).collect()
+}
+
+fn values_of<'a>(request: &RequestView<'a>, key: &str) -> impl Iterator<Item = Cow<'a, str>> {
+    let members = list_members(request, "baggage").filter_map(split_member);
+    members.filter(move |(candidate, _)| trim_ows(candidate) == key.as_bytes()).map(|(_, rest)| {
+        let end = memchr::memchr(b';', rest).unwrap_or(rest.len());
+        percent_decode(trim_ows(&rest[..end])).decode_utf8_lossy()
     })
 }
 
-/// `KEY=VALUE`
 impl FromStr for BaggageCondition {
     type Err = ConditionError;
 

@@ -54,6 +54,12 @@ pub(super) fn header_name(name: &str) -> Result<HeaderName, ConditionError> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| ConditionError::HeaderName(name.to_owned()))
 }
 
+/// The values of the lines of the field, of those that are text.
+pub(super) fn line_values(request: &RequestView<'_>, name: &str) -> Vec<String> {
+    let lines = request.header_lines(name).map(trim_ows);
+    lines.filter_map(|line| Some(std::str::from_utf8(line).ok()?.to_owned())).collect()
+}
+
 /// Some line of the field `name` has exactly this value, whitespace around it aside.
 pub(super) fn has_line(request: &RequestView<'_>, name: &str, value: &str) -> bool {
     request.header_lines(name).any(|line| trim_ows(line) == value.as_bytes())

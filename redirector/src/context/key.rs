@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ConditionError;
 use super::place::Place;
+use crate::http1::RequestView;
 
 /// 32 symbols: every byte maps to one of them with the same chance.
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -17,7 +18,7 @@ const MIN_LEN: usize = 16;
 const MAX_LEN: usize = 64;
 
 /// 16 to 64 of `a-z` and `0-9`: valid as it is in a header, in baggage and in trace state.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct InterceptKey(String);
 
@@ -41,6 +42,16 @@ impl InterceptKey {
         let mut bytes = [0; RANDOM_LEN];
         SystemRandom::new().fill(&mut bytes).map_err(|_| NoRandomness)?;
         Ok(Self(bytes.iter().map(|&byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()))
+    }
+
+    /// All keys that the request carries, in whichever place; each once.
+    #[must_use]
+    pub fn carried_by(request: &RequestView<'_>) -> Vec<Self> {
+        let values = Self::PLACES.iter().flat_map(|place| place.values(request));
+        let mut keys: Vec<Self> = values.filter_map(|value| Self::try_from(value).ok()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
     }
 
     #[must_use]

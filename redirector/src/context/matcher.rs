@@ -32,6 +32,7 @@ pub const MAX_CONDITIONS: usize = 32;
 /// | `{"methods": ["GET", "HEAD"]}` | the method is one of these |
 /// | `{"preset": {"tool": "signadot", "key": "k"}}` | the request carries the key as that tool does |
 /// | `{"key": "…"}` | the request carries the key of an intercept, in a header, in baggage or in trace state |
+/// | `"any_key"` | the request carries the key of any intercept there |
 ///
 /// Names have at most 256 bytes, values and paths 4096, expressions 1024.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,6 +48,7 @@ pub enum Condition {
     Methods(MethodsCondition),
     Preset(PresetCondition),
     Key(InterceptKey),
+    AnyKey,
 }
 
 /// All of its conditions hold; without any it matches every request. In JSON `{"conditions": […]}`, with at most
@@ -84,6 +86,7 @@ impl Condition {
             Self::PathPrefix(condition) => condition.matches(request),
             Self::PathRegex(condition) => condition.matches(request),
             Self::Methods(condition) => condition.takes(request.method),
+            Self::AnyKey => !InterceptKey::carried_by(request).is_empty(),
             Self::Preset(_) | Self::Key(_) => {
                 self.carrier().is_some_and(|(places, key)| places.iter().any(|place| place.has(request, key)))
             }
@@ -153,6 +156,7 @@ impl fmt::Display for Condition {
             Self::Methods(methods) => write!(f, "method {methods}"),
             Self::Preset(preset) => write!(f, "preset {preset}"),
             Self::Key(key) => write!(f, "key {key}"),
+            Self::AnyKey => f.write_str("any key"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a program that can only compare names has to look for, so that it misses no request of an intercept.
 
+use super::key::InterceptKey;
 use super::matcher::{Condition, Matcher};
 
 /// A name that occurs in every head that a condition can match.
@@ -61,6 +62,7 @@ impl Condition {
         }
         let member = |field, key: &str| Needle::Member { field, key: key.to_owned() };
         match self {
+            Self::AnyKey => InterceptKey::PLACES.iter().map(|place| place.needle()).collect(),
             Self::Header(header) => vec![Needle::Header(header.name().to_owned())],
             Self::Baggage(condition) => vec![member("baggage", condition.key())],
             Self::Tracestate(condition) => vec![member("tracestate", condition.key())],
@@ -105,6 +107,7 @@ mod tests {
         let needles = matcher(&["abcdefghijklmnop"]).needles().unwrap();
         assert_eq!(needles.len(), 3);
         assert!(needles.contains(&Needle::Header("x-redirector-intercept".to_owned())));
+        assert_eq!(Matcher { conditions: vec![Condition::AnyKey] }.needles(), Some(needles));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::baggage::{self, BaggageCondition};
 use super::error::ConditionError;
 use super::header::{self, HeaderCondition};
 use super::matcher::Condition;
+use super::needle::Needle;
 use super::tracestate::{self, TracestateCondition};
 use crate::http1::RequestView;
 
@@ -21,6 +22,25 @@ impl Place {
             Self::Header(name) => header::has_line(request, name, key),
             Self::Baggage(member) => baggage::has_member(request, member, key),
             Self::Tracestate(member) => tracestate::has_member(request, member, key),
+        }
+    }
+
+    /// What there is in this place, decoded; in any number of lines.
+    pub(super) fn values(self, request: &RequestView<'_>) -> Vec<String> {
+        match self {
+            Self::Header(name) => header::line_values(request, name),
+            Self::Baggage(member) => baggage::member_values(request, member),
+            Self::Tracestate(member) => tracestate::member_values(request, member),
+        }
+    }
+
+    /// What heads have in which something is in this place.
+    pub(super) fn needle(self) -> Needle {
+        let member = |field, key: &str| Needle::Member { field, key: key.to_owned() };
+        match self {
+            Self::Header(name) => Needle::Header(name.to_owned()),
+            Self::Baggage(key) => member("baggage", key),
+            Self::Tracestate(key) => member("tracestate", key),
         }
     }
 

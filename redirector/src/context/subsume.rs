@@ -21,6 +21,9 @@ impl Condition {
 
     /// Whether every request that meets `narrow` meets `self`.
     fn follows_from(&self, narrow: &Self) -> bool {
+        if let (Self::AnyKey, Self::Key(_)) = (self, narrow) {
+            return true;
+        }
         // What holds in any of several forms may hold in each of them, and holds in no other.
         if let Some(forms) = narrow.forms() {
             return forms.iter().all(|form| self.follows_from(form));

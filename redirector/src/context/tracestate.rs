@@ -60,6 +60,17 @@ impl TracestateCondition {
     }
 }
 
+/// The values of all members with this key; none if there are too many members.
+pub(super) fn member_values(request: &RequestView<'_>, key: &str) -> Vec<String> {
+    let members: Vec<&[u8]> =
+        list_members(request, "tracestate").filter(|member| !member.is_empty()).collect();
+    if members.len() > MAX_MEMBERS {
+        return Vec::new();
+    }
+    let values = members.into_iter().filter_map(split_member).filter(|(name, _)| *name == key.as_bytes());
+    values.filter_map(|(_, value)| Some(std::str::from_utf8(value).ok()?.to_owned())).collect()
+}
+
 /// Some member is `key=value`, byte for byte: no percent-encoding, and whitespace only around members. `key` and
 /// `value` are valid, so an invalid member equals neither. A list of more than 32 members is no trace state and
 /// matches nothing. `traceparent` is not looked at: what others drop without it has come as far as here.

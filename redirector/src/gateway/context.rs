@@ -87,7 +87,8 @@ impl PreviewContext {
                 self.tracestate.push(Member { key: member.key().to_owned(), text: member.to_string() });
             }
             Condition::HeaderRegex(_) => return Err(NotInjectable::Regex(condition.to_string())),
-            Condition::Path(_)
+            Condition::AnyKey
+            | Condition::Path(_)
             | Condition::PathPrefix(_)
             | Condition::PathRegex(_)
             | Condition::Methods(_) => {}

@@ -26,6 +26,28 @@ fn an_intercept_key_matches_in_each_of_its_places() {
 }
 
 #[test]
+fn any_key_is_found_in_each_of_its_places_and_nothing_else_is_taken_for_one() {
+    let any = |lines: &[&str]| ask(lines, |request| Condition::AnyKey.matches(request));
+    let has =
+        |count: usize, lines: &[&str]| ask(lines, |request| InterceptKey::carried_by(request).len() == count);
+    let (one, two) = ("abcdefghijklmnop", "qrstuvwxyz234567");
+    for line in ["X-Redirector-Intercept: K", "baggage: a=b, redirector=K;p", "tracestate: a=b,redirector=K"]
+    {
+        let line = line.replace('K', one);
+        assert!(any(&[&line]), "{line}");
+        assert!(has(1, &[&line, &format!("baggage: redirector=%61{}", &one[1..])]), "{line}");
+    }
+    assert!(has(2, &[&format!("baggage: redirector={one}, redirector={two}")]));
+    for line in [
+        "x-redirector-intercept: short",
+        "baggage: redirector=NOT-A-KEY-AT-ALL",
+        "baggage: other=abcdefghijklmnop",
+    ] {
+        assert!(!any(&[line]), "{line}");
+    }
+}
+
+#[test]
 fn random_keys_differ_and_are_valid_everywhere() {
     let keys: HashSet<String> = (0..100).map(|_| InterceptKey::random().unwrap().to_string()).collect();
     assert_eq!(keys.len(), 100);

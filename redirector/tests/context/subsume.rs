@@ -115,6 +115,7 @@ fn any_condition() -> impl Strategy<Value = Condition> {
         prop::sample::subsequence(METHODS.to_vec(), 1..3).prop_map(|list| methods(&list)),
         pair(tools).prop_map(|pair| typed(&pair, Condition::Preset)),
         Just(typed(KEY, Condition::Key)),
+        Just(Condition::AnyKey),
     ]
 }
 
@@ -136,6 +137,7 @@ fn line_for(condition: &Condition, form: usize) -> Option<String> {
             let forms = condition.forms().unwrap();
             line_for(&forms[form % forms.len()], 0)
         }
+        Condition::AnyKey => line_for(&typed(KEY, Condition::Key), form),
         Condition::Path(_) | Condition::PathPrefix(_) | Condition::PathRegex(_) | Condition::Methods(_) => {
             None
         }
