@@ -7,6 +7,7 @@
 //! | `POST /v1/intercepts` | create one: [`CreateIntercept`] → [`Created`] |
 //! | `DELETE /v1/intercepts/NAME` | remove one |
 //! | `POST /v1/intercepts/NAME/tunnel` | become its tunnel (HTTP Upgrade) |
+//! | `POST /v1/trace` | which requests were seen: [`TraceQuery`](crate::trace::query::TraceQuery) → [`Traced`](crate::trace::query::Traced) |
 //! | `POST /v1/explain` | which intercept would take a request: [`Explain`] → [`Explanation`] |
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET`, `POST /v1/tokens`, `DELETE /v1/tokens/ID` | join tokens; unix socket only |
@@ -23,7 +24,7 @@ use crate::{
     target::Target,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 /// What a matching request gets while the developer's tunnel is away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -185,6 +186,10 @@ pub struct CreateIntercept {
     /// End the connections that exist already and whose requests can't be seen: their clients make new ones.
     #[serde(default)]
     pub close_existing: bool,
+    /// Takes no requests: those of the port are remembered, for [`crate::trace`]. It has no tunnel, and ends unless it is
+    /// renewed.
+    #[serde(default)]
+    pub observe: bool,
     /// Who asks, for people: `user@host`.
     pub owner: String,
     /// Names the process that asks, at random.
@@ -250,6 +255,9 @@ pub struct InterceptInfo {
     /// The name of the join token it was made with.
     pub token: String,
     pub to: String,
+    /// It is an observer, and takes no requests.
+    #[serde(default)]
+    pub observes: bool,
     /// Is the developer's tunnel there?
     pub connected: bool,
     /// Since when it is there, or away: RFC 3339.
@@ -417,6 +425,9 @@ pub struct TargetStatus {
     pub target: Target,
     /// Interface → `tcx` or `clsact`.
     pub attached: BTreeMap<String, String>,
+    /// Those of the target, outside of its loopback interface.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
     /// Packets that could have opened a connection to an intercepted port, by what became of them, since the agent
     /// started.
     pub packets: BTreeMap<String, u64>,

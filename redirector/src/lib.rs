@@ -23,6 +23,7 @@ pub mod http1;
 mod netlink;
 #[cfg(target_os = "linux")]
 mod netns_cookie;
+mod otlp;
 #[cfg(target_os = "linux")]
 pub mod park;
 pub mod protocol;
@@ -32,4 +33,5 @@ pub mod redirect_rules;
 mod sock_diag;
 mod stop_signal;
 pub mod target;
+pub mod trace;
 pub mod tunnel;

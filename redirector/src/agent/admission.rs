@@ -20,7 +20,7 @@ pub fn admit(request: &CreateIntercept, caller: &Caller, allow_all: bool) -> Res
     if !within_limits(request) {
         return Err(RegistryError::Oversized);
     }
-    if request.matcher.is_catch_all() && !allow_all {
+    if request.matcher.is_catch_all() && !allow_all && !request.observe {
         return Err(RegistryError::AllForbidden(request.matcher.to_string()));
     }
     Ok(())

@@ -3,7 +3,7 @@
 use super::{explain, registry::Registry, registry_error::RegistryError, tls_keys::TlsKeysError};
 use crate::{
     api::{CreateIntercept, Explain},
-    api_server::{ApiError, Caller, EndsWithToken, HoldsTokens, Json, parse, token_calls},
+    api_server::{ApiError, Caller, EndsWithToken, HoldsTokens, Json, parse, token_calls, trace_query},
     target::{discover::discover, resolve::ResolveError, root::TargetRootError},
     tunnel::{
         UPGRADE_PROTOCOL, agent_end::AgentEnd, liveness::LivenessConfig, store::TokenStore, token::TokenId,
@@ -83,6 +83,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/intercepts/{name}", delete(remove))
         .route("/v1/intercepts/{name}/tunnel", post(tunnel))
         .route("/v1/explain", post(explain_request))
+        .route("/v1/trace", post(trace))
         .route("/v1/status", get(status))
         .merge(token_calls())
         .fallback(|_: Caller| async { ApiError::new(StatusCode::NOT_FOUND, "no such call") })
@@ -109,6 +110,11 @@ async fn status(State(api): State<Api>, _: Caller) -> Response {
 async fn explain_request(State(api): State<Api>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
     let question: Explain = parse(&body)?;
     Ok(Json(explain::explain(&api.registry, question, &caller).await?).into_response())
+}
+
+async fn trace(State(api): State<Api>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
+    let query = trace_query(&body)?;
+    Ok(Json(api.registry.trace(&query, &caller).await).into_response())
 }
 
 async fn create(State(api): State<Api>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {

@@ -40,7 +40,7 @@ impl Entry {
 
     /// One of the two would take all requests of the other.
     pub fn clash_with(&self, request: &CreateIntercept, netns: NetnsId) -> Option<Clash> {
-        self.is_on(netns, request.port)
+        (self.is_on(netns, request.port) && !self.request.observe && !request.observe)
             .then(|| Clash::between(&self.request.matcher, &request.matcher))
             .flatten()
     }
@@ -58,6 +58,7 @@ impl Entry {
             owner: self.request.owner.clone(),
             token: self.token.clone(),
             to: self.request.to.clone(),
+            observes: self.request.observe,
             connected: self.intercept.tunnel().is_some(),
             tunnel_since: self.tunnel_since.to_string(),
             created: self.created.clone(),

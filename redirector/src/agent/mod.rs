@@ -29,6 +29,8 @@ use crate::{
     datapath::{AttachKind, PeerNames},
     file_limit::raise_file_limit,
     netns_cookie,
+    otlp::{Endpoint, Exporter},
+    trace::log::RequestLog,
     tunnel::{identity::AgentIdentity, store::TokenStore, tls},
 };
 use anyhow::{Context as _, Result, bail};
@@ -66,6 +68,8 @@ pub struct AgentOptions {
     pub grace: Duration,
     /// May an intercept take everybody's requests?
     pub allow_all: bool,
+    /// Where spans go; `None`: nowhere.
+    pub otlp: Option<Endpoint>,
 }
 
 /// The agent's socket for root, in its state directory.
@@ -88,8 +92,15 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         }
     };
     let (drain_sender, drain) = watch::channel(false);
-    let host_options =
-        HostOptions { attach: options.attach, log_packets: options.log_packets, peer_names, drain };
+    let exporter =
+        options.otlp.as_ref().map(|endpoint| Exporter::start(endpoint, "redirector-agent")).transpose()?;
+    let host_options = HostOptions {
+        attach: options.attach,
+        log_packets: options.log_packets,
+        peer_names,
+        drain,
+        log: Arc::new(RequestLog::new(exporter)),
+    };
     let registry = Registry::new(host_options, options.grace, options.allow_all, client_address_reason);
     let router = api_server::router(Api { registry: Arc::clone(&registry), tokens: tokens.clone() });
 

@@ -12,10 +12,11 @@ use super::{
     warden_command::PortError,
 };
 use crate::{
-    api::{CreateIntercept, Created, InterceptInfo, Status},
+    api::{CreateIntercept, Created, InterceptInfo, Status, TargetStatus},
     api_server::Caller,
-    engine::{Intercept, Routes},
+    engine::{Intercept, InterceptStats, Routes},
     target::{Target, netns::NetnsId, resolve::resolve},
+    trace::query::{HopAddresses, TraceQuery, Traced},
     tunnel::{agent_end::Tunnel, token::TokenId},
 };
 use jiff::Timestamp;
@@ -35,6 +36,9 @@ const REMEMBERED: usize = 1024;
 
 /// More than any node has; every request is compared with all of its port.
 const MAX_INTERCEPTS: usize = 1024;
+
+/// How long an observer stays that is not renewed. Its command does that every 4 s.
+const LEASE: Duration = Duration::from_secs(12);
 
 /// How long the targets' threads have to add what was counted in the kernel.
 const BOOKING: Duration = Duration::from_secs(2);
@@ -104,10 +108,13 @@ impl Registry {
         }
         if let Some(entry) = state
             .entries
-            .iter()
+            .iter_mut()
             .find(|entry| entry.request.instance == request.instance && caller.owns(entry.token_id.as_ref()))
         {
             if entry.netns == netns {
+                if entry.request.observe {
+                    entry.away_since = Some(Instant::now());
+                }
                 return Ok(Created { intercept: entry.info(), warnings: Vec::new(), closed: None });
             }
             // The pod was made anew under the same name: the intercept moves.
@@ -141,10 +148,17 @@ impl Registry {
             }
         }
         let name = request.name.clone().unwrap_or_else(|| made_up_name(&request));
-        let counts = self.ledger.intercept(host.target(), request.port, &name);
+        let counts = match request.observe {
+            // Nothing is counted of it.
+            true => InterceptStats::new(Arc::clone(&stats), Arc::default()),
+            false => self.ledger.intercept(host.target(), request.port, &name),
+        };
         let intercept = Intercept::new(name.clone(), request.matcher.clone(), request.when_away, counts);
         let intercept = Arc::new(intercept.with_keys(keys));
-        routes.routes().add(Arc::clone(&intercept));
+        match request.observe {
+            true => routes.routes().observe(Arc::clone(&intercept)),
+            false => routes.routes().add(Arc::clone(&intercept)),
+        }
         tracing::info!(name, target = %request.target, port = request.port, owner = request.owner, "intercept created");
         let now = Timestamp::now();
         let entry = Entry {
@@ -262,7 +276,8 @@ impl Registry {
     ) -> Option<T> {
         let state = self.state.lock().await;
         let routes = state.hosts.get(&netns)?.ports.get(&port)?;
-        let mut intercepts = state.entries.iter().filter(|entry| entry.is_on(netns, port)).map(Entry::info);
+        let on_port = state.entries.iter().filter(|entry| entry.is_on(netns, port) && !entry.request.observe);
+        let mut intercepts = on_port.map(Entry::info);
         Some(look(routes, &mut intercepts))
     }
 
@@ -291,6 +306,19 @@ impl Registry {
         }
     }
 
+    /// What is remembered of requests that a question is about, at targets that the caller may use.
+    pub async fn trace(&self, query: &TraceQuery, caller: &Caller) -> Traced {
+        let status = self.status(false).await;
+        let hop = |target: TargetStatus| HopAddresses {
+            hop: target.target.to_string(),
+            addresses: target.addresses,
+        };
+        let hops = status.targets.into_iter().map(hop).filter(|hop| caller.may_use(&hop.hop)).collect();
+        let remembered = self.options.log.read();
+        let permitted = remembered.into_iter().filter(|seen| caller.may_use(&seen.hop)).collect();
+        Traced { now: Timestamp::now(), hops, observations: query.select(permitted) }
+    }
+
     /// What was counted since the agent started.
     pub async fn totals(&self) -> Totals {
         // Each target's thread books what its eBPF program has counted. One that hangs must not keep Prometheus waiting.
@@ -306,7 +334,7 @@ impl Registry {
             let (port, name) = (entry.request.port, entry.name.clone());
             Some(TunnelState { target, port, name, up: entry.intercept.tunnel().is_some() })
         };
-        state.entries.iter().filter_map(tunnel).collect()
+        state.entries.iter().filter(|entry| !entry.request.observe).filter_map(tunnel).collect()
     }
 
     /// Lets go of intercepts whose developer stays away. Never returns.
@@ -317,7 +345,10 @@ impl Registry {
             let expired: Vec<String> = state
                 .entries
                 .iter()
-                .filter(|entry| entry.away_since.is_some_and(|since| since.elapsed() > self.grace))
+                .filter(|entry| {
+                    let patience = if entry.request.observe { LEASE } else { self.grace };
+                    entry.away_since.is_some_and(|since| since.elapsed() > patience)
+                })
                 .map(|entry| entry.name.clone())
                 .collect();
             for name in expired {
@@ -347,7 +378,8 @@ impl Registry {
         if request.close_existing {
             host.can_close().await?;
         }
-        Choice::new(request.datapath, &request.matcher, inside_tls, host.inspection())
+        let new = if request.observe { Choice::observing } else { Choice::new };
+        new(request.datapath, &request.matcher, inside_tls, host.inspection())
             .map_err(RegistryError::CannotInspect)
     }
 

@@ -25,6 +25,9 @@ enum Kind {
     Inspect,
     /// They do as long as their requests can be seen there.
     Auto,
+    /// New connections pass through the agent, so that requests are seen that have no context; older ones stay with the
+    /// app, where those are seen that have.
+    Observe,
 }
 
 /// What clients of a port were seen to speak, since the agent started.
@@ -57,13 +60,7 @@ impl Choice {
         inside_tls: bool,
         inspection: Result<(), &str>,
     ) -> Result<Self, String> {
-        let possible = match (inspection, matcher.needles()) {
-            (Err(reason), _) => Err(reason.to_owned()),
-            _ if inside_tls => Err("requests are inside TLS, which only the agent can look into".to_owned()),
-            (Ok(()), None) => Err("there is no header to look for in what it matches".to_owned()),
-            (Ok(()), Some(_)) => Ok(()),
-        };
-        let kind = match (asked, possible) {
+        let kind = match (asked, can_inspect(matcher, inside_tls, inspection)) {
             (Datapath::Proxy, _) => Kind::Proxy,
             (Datapath::Inspect, Ok(())) => Kind::Inspect,
             (Datapath::Inspect, Err(reason)) => return Err(reason),
@@ -73,9 +70,25 @@ impl Choice {
         Ok(Self { kind })
     }
 
+    /// The same for an observer.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn observing(
+        asked: Datapath,
+        matcher: &Matcher,
+        inside_tls: bool,
+        inspection: Result<(), &str>,
+    ) -> Result<Self, String> {
+        match (asked, can_inspect(matcher, inside_tls, inspection)) {
+            (Datapath::Auto, Ok(())) => Ok(Self { kind: Kind::Observe }),
+            _ => Self::new(asked, matcher, inside_tls, inspection),
+        }
+    }
+
     /// Connections that the app has are inspected.
     pub fn inspects(&self) -> bool {
-        matches!(self.kind, Kind::Inspect | Kind::Auto)
+        matches!(self.kind, Kind::Inspect | Kind::Auto | Kind::Observe)
     }
 
     /// What becomes of new connections now, and why.
@@ -93,6 +106,7 @@ impl Choice {
                 };
                 (Datapath::Inspect, format!("as asked for{others}"))
             }
+            Kind::Observe => (Datapath::Proxy, format!("to see requests without context as well, {THROUGH}")),
             Kind::Auto if !spoken.needs_agent() => {
                 (Datapath::Inspect, "connections stay with the app, and are inspected".to_owned())
             }
@@ -103,6 +117,15 @@ impl Choice {
                 }
             },
         }
+    }
+}
+
+fn can_inspect(matcher: &Matcher, inside_tls: bool, inspection: Result<(), &str>) -> Result<(), String> {
+    match (inspection, matcher.needles()) {
+        (Err(reason), _) => Err(reason.to_owned()),
+        _ if inside_tls => Err("requests are inside TLS, which only the agent can look into".to_owned()),
+        (Ok(()), None) => Err("there is no header to look for in what it matches".to_owned()),
+        (Ok(()), Some(_)) => Ok(()),
     }
 }
 
@@ -140,7 +163,7 @@ impl Steering {
     pub fn of<'a>(intercepts: impl IntoIterator<Item = (&'a Choice, &'a Matcher)>) -> Self {
         let mut steering = Self::default();
         for (choice, matcher) in intercepts {
-            steering.assign |= !choice.inspects();
+            steering.assign |= !choice.inspects() || choice.kind == Kind::Observe;
             steering.assign_if_needed |= choice.kind == Kind::Auto;
             if choice.inspects() {
                 steering.needles.extend(matcher.needles().unwrap_or_default());
@@ -249,5 +272,12 @@ mod tests {
         assert_eq!(steering, Steering { assign: true, assign_if_needed: true, needles });
         let steering = Steering::of([(&proxy, &a)]);
         assert_eq!(steering, Steering { assign: true, assign_if_needed: false, needles: [].into() });
+        let observe = Choice::observing(Datapath::Auto, &a, false, POSSIBLE).unwrap();
+        let needles = [needle("x-a")].into();
+        assert_eq!(
+            Steering::of([(&observe, &a)]),
+            Steering { assign: true, assign_if_needed: false, needles },
+            "all new connections, and what has the context on older ones"
+        );
     }
 }

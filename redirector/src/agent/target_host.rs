@@ -10,8 +10,9 @@ use super::{
 use crate::{
     api::{TargetStatus, Unseen},
     datapath::{AttachKind, Door, DoorError, PeerNames},
-    engine::{PortContext, PortStats, Routes, UpstreamConnector, tls::TlsKey},
+    engine::{PortContext, PortStats, Recorder, Routes, UpstreamConnector, tls::TlsKey},
     target::{Target, netns::Netns, presence::Presence, resolve::ResolvedTarget},
+    trace::log::RequestLog,
 };
 use std::{
     io,
@@ -53,6 +54,8 @@ pub struct HostOptions {
     pub log_packets: bool,
     pub peer_names: Option<Arc<PeerNames>>,
     pub drain: watch::Receiver<bool>,
+    /// Where requests are remembered.
+    pub log: Arc<RequestLog>,
 }
 
 /// A target with its threads. Dropping it detaches everything; the threads end with their last connection.
@@ -60,6 +63,7 @@ pub struct TargetHost {
     target: Target,
     upstream: UpstreamConnector,
     drain: watch::Receiver<bool>,
+    log: Arc<RequestLog>,
     warden: mpsc::UnboundedSender<WardenCommand>,
     gone: watch::Receiver<Option<String>>,
     /// Why connections that the app has can't be inspected, if they can't.
@@ -119,7 +123,8 @@ impl TargetHost {
         }
         let (upstream, inspection) = ready.await.map_err(|_| HostError::Died)??;
         let target = resolved.target.clone();
-        let host = Self { target, upstream, drain: options.drain.clone(), warden, gone, inspection };
+        let (drain, log) = (options.drain.clone(), Arc::clone(&options.log));
+        let host = Self { target, upstream, drain, log, warden, gone, inspection };
         Ok((host, handles))
     }
 
@@ -141,8 +146,10 @@ impl TargetHost {
         routes: Arc<Routes>,
         stats: Arc<PortStats>,
     ) -> Result<Vec<String>, PortError> {
+        let hop = self.target.to_string().into();
         let context = PortContext {
             routes,
+            recorder: Recorder { hop, port, log: Arc::clone(&self.log) },
             upstream: Arc::new(self.upstream.counted_in(&stats.live_bytes)),
             stats,
             drain: self.drain.clone(),

@@ -405,6 +405,7 @@ impl Warden {
                 .attachments()
                 .map(|(interface, kind)| (interface.to_owned(), format!("{kind:?}").to_lowercase()))
                 .collect(),
+            addresses: self.door.addresses().iter().copied().collect(),
             packets: self.stats.packets().into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
             ports: self.ports.iter().map(|(port, open)| (*port, open.context.stats.read())).collect(),
             unseen: BTreeMap::new(),

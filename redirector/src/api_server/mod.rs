@@ -5,6 +5,7 @@ mod answer;
 mod caller;
 mod listener;
 mod tokens;
+mod trace;
 
 pub use answer::{ApiError, Json, parse};
 pub use caller::{Caller, HoldsTokens};
@@ -12,3 +13,4 @@ pub use listener::serve_tls;
 #[cfg(unix)]
 pub use listener::{bind_unix, serve_unix};
 pub use tokens::{EndsWithToken, token_calls};
+pub use trace::trace_query;

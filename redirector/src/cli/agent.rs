@@ -1,5 +1,6 @@
 //! `redirector agent`
 
+use super::otlp::OtlpArgs;
 use crate::{
     agent::{self, AgentOptions},
     datapath::AttachKind,
@@ -39,6 +40,9 @@ pub struct AgentCommand {
     #[arg(long)]
     allow_all: bool,
 
+    #[command(flatten)]
+    otlp: OtlpArgs,
+
     /// Log what the eBPF program does with each packet that could open a connection to an intercepted port
     #[arg(long)]
     log_packets: bool,
@@ -63,6 +67,7 @@ impl AgentCommand {
             log_packets: self.log_packets,
             grace: Duration::from_secs(self.grace),
             allow_all: self.allow_all,
+            otlp: self.otlp.endpoint,
         };
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(agent::run(options))?;
         Ok(ExitCode::SUCCESS)

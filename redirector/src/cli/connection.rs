@@ -33,16 +33,8 @@ pub struct ConnectionArgs {
 impl ConnectionArgs {
     pub fn address(&self) -> Result<ApiAddress> {
         match &self.agent {
-            None => Ok(ApiAddress { whose: Whose::Agent, way: Way::Unix(DEFAULT_SOCKET.into()) }),
-            Some(agent) => {
-                let token = || {
-                    token(self.token_file.as_deref(), "REDIRECTOR_TOKEN")?.with_context(|| {
-                        "a join token is needed: --token-file PATH or REDIRECTOR_TOKEN. The agent wrote one to \
-                         STATE_DIR/token, `redirector token create` on its node makes more"
-                    })
-                };
-                address(Whose::Agent, agent, token)
-            }
+            None => Ok(default_agent()),
+            Some(agent) => agent_with_token(agent, self.token_file.as_deref()),
         }
     }
 }
@@ -61,6 +53,10 @@ pub struct GatewayArgs {
 }
 
 impl GatewayArgs {
+    pub fn is_given(&self) -> bool {
+        self.gateway.is_some()
+    }
+
     pub fn address(&self) -> Result<ApiAddress> {
         let Some(gateway) = &self.gateway else {
             bail!("which gateway? --gateway HOST:PORT or REDIRECTOR_GATEWAY says it");
@@ -75,9 +71,21 @@ impl GatewayArgs {
     }
 }
 
-/// An agent that a gateway asks: its address, and a file with a join token for it.
-pub fn agent_with_token(agent: &str, token_file: &Path) -> Result<ApiAddress> {
-    address(Whose::Agent, agent, || read_token(token_file))
+/// One of several agents that are asked: its address, and a file with a join token for it.
+pub fn agent_with_token(agent: &str, token_file: Option<&Path>) -> Result<ApiAddress> {
+    address(Whose::Agent, agent, || agent_token(token_file))
+}
+
+/// The one of this node.
+pub fn default_agent() -> ApiAddress {
+    ApiAddress { whose: Whose::Agent, way: Way::Unix(DEFAULT_SOCKET.into()) }
+}
+
+fn agent_token(file: Option<&Path>) -> Result<JoinToken> {
+    token(file, "REDIRECTOR_TOKEN")?.with_context(|| {
+        "a join token is needed: --token-file PATH or REDIRECTOR_TOKEN. The agent wrote one to STATE_DIR/token, \
+         `redirector token create` on its node makes more"
+    })
 }
 
 fn address(whose: Whose, text: &str, token: impl FnOnce() -> Result<JoinToken>) -> Result<ApiAddress> {

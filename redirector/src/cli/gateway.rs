@@ -1,6 +1,6 @@
 //! `redirector gateway`
 
-use super::connection::agent_with_token;
+use super::{connection::agent_with_token, otlp::OtlpArgs};
 use crate::gateway::{
     self, GatewayOptions, IngressOptions,
     link::{PreviewDomain, PublicUrl},
@@ -94,6 +94,9 @@ pub struct GatewayCommand {
     #[arg(long, default_value = "0.0.0.0:7466", value_name = "ADDRESS:PORT", help_heading = "Developers")]
     admin_listen: SocketAddr,
 
+    #[command(flatten)]
+    otlp: OtlpArgs,
+
     /// Previews, identity and join tokens
     #[arg(long, default_value = "/var/lib/redirector-gateway", value_name = "DIR")]
     state_dir: PathBuf,
@@ -134,9 +137,10 @@ impl GatewayCommand {
             },
             pass_through: !self.only_previews,
             trusted: self.trusted,
-            agents: agents.map(|(agent, file)| agent_with_token(agent, file)).collect::<Result<_>>()?,
+            agents: agents.map(|(agent, file)| agent_with_token(agent, Some(file))).collect::<Result<_>>()?,
             state_dir: self.state_dir,
             admin_listen: self.admin_listen,
+            otlp: self.otlp.endpoint,
         })
     }
 }

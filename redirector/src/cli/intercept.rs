@@ -115,6 +115,7 @@ impl InterceptCommand {
             when_away: self.when_away,
             datapath: self.datapath,
             close_existing: self.close_existing,
+            observe: false,
             owner: owner(),
             instance: InterceptKey::random()?.to_string(),
             to: self.to.to_string(),

@@ -32,6 +32,15 @@ impl ListCommand {
 /// Where there are no intercepts.
 pub const NOTHING: &str = "Nothing is intercepted: all traffic goes to the live services.";
 
+/// Whether its developer is there.
+pub fn tunnel(intercept: &InterceptInfo) -> &'static str {
+    match intercept {
+        InterceptInfo { observes: true, .. } => "observes",
+        InterceptInfo { connected: true, .. } => "connected",
+        _ => "away",
+    }
+}
+
 /// A table of intercepts, or a sentence where there are none.
 fn text(intercepts: &[InterceptInfo]) -> String {
     if intercepts.is_empty() {
@@ -44,7 +53,7 @@ fn text(intercepts: &[InterceptInfo]) -> String {
             intercept.port.to_string(),
             intercept.matcher.to_string(),
             intercept.owner.clone(),
-            if intercept.connected { "connected" } else { "away" }.to_owned(),
+            tunnel(intercept).to_owned(),
             format!("{} of {}", intercept.counts.answered, intercept.counts.matched),
         ]
     });

@@ -56,6 +56,12 @@ pub struct MatcherArgs {
 }
 
 impl MatcherArgs {
+    /// For an observer: any key where nothing was asked for.
+    pub fn observed(self) -> Result<Matcher> {
+        let own = Self { all: true, ..self }.matcher()?;
+        Ok(if own.conditions.is_empty() { Matcher { conditions: vec![Condition::AnyKey] } } else { own })
+    }
+
     /// A random key where nothing was asked for.
     pub fn matcher(self) -> Result<Matcher> {
         let mut conditions: Vec<Condition> = Vec::new();

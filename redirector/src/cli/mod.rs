@@ -13,6 +13,8 @@ mod intercept_output;
 mod intercept_preview;
 mod list;
 mod matcher_args;
+mod observe;
+mod otlp;
 mod output;
 mod owner;
 mod preview;
@@ -22,6 +24,7 @@ mod status;
 mod targets;
 mod tls;
 mod token;
+mod trace;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -46,6 +49,8 @@ enum Command {
     Intercept(Box<intercept::InterceptCommand>),
     List(list::ListCommand),
     Explain(explain::ExplainCommand),
+    Observe(observe::ObserveCommand),
+    Trace(trace::TraceCommand),
     Status(status::StatusCommand),
     Remove(remove::RemoveCommand),
     Targets(targets::TargetsCommand),
@@ -65,6 +70,8 @@ impl Cli {
             Command::Intercept(command) => command.run(),
             Command::List(command) => command.run(),
             Command::Explain(command) => command.run(),
+            Command::Observe(command) => command.run(),
+            Command::Trace(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Remove(command) => command.run(),
             Command::Targets(command) => command.run(),

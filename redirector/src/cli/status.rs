@@ -114,7 +114,7 @@ fn intercepts_text(intercepts: &[InterceptInfo]) -> String {
     }
     let rows = intercepts.iter().map(|intercept| {
         let InterceptCounts { matched, answered, away, failed } = intercept.counts;
-        let tunnel = if intercept.connected { "connected" } else { "away" };
+        let tunnel = list::tunnel(intercept);
         [
             intercept.name.clone(),
             intercept.target.to_string(),

@@ -5,6 +5,7 @@ use super::{socket::Socket, stats::PortStats};
 use crate::{
     http1::{RequestContext, RequestHead},
     protocol::Protocol,
+    trace::recording::Recording,
 };
 use bytes::BytesMut;
 use std::{
@@ -17,13 +18,14 @@ use std::{
 /// A request that the app has not answered yet.
 pub(super) struct Unanswered {
     pub context: RequestContext,
+    pub recording: Option<Recording>,
     /// How long its head was here; zero until it has been written.
     pub added: Duration,
 }
 
-impl From<&RequestHead> for Unanswered {
-    fn from(head: &RequestHead) -> Self {
-        Self { context: RequestContext::from(head), added: Duration::ZERO }
+impl Unanswered {
+    pub(super) fn new(head: &RequestHead, recording: Option<Recording>) -> Self {
+        Self { context: RequestContext::from(head), recording, added: Duration::ZERO }
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     developer,
     http2::{self, Candidate},
     live::{self, First, LiveEnd},
+    recording::Recorder,
     routes::Routes,
     socket::{Expect, Socket},
     splice::{Direction, splice},
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     api::Uncovered,
-    http1::{RawReason, RequestFramer, RequestHead},
+    http1::{RawReason, RequestFramer},
 };
 use bytes::BytesMut;
 use std::{
@@ -40,6 +41,7 @@ pub struct PortContext {
     pub routes: Arc<Routes>,
     pub stats: Arc<PortStats>,
     pub upstream: Arc<UpstreamConnector>,
+    pub recorder: Recorder,
     /// Turns `true` when the agent wants idle connections closed.
     pub drain: watch::Receiver<bool>,
 }
@@ -75,7 +77,7 @@ pub(super) enum Next {
     /// The next request may go anywhere.
     Request,
     /// The request whose head is at the front of the buffer goes to the app after all.
-    Live(RequestHead),
+    Live(First),
     /// Bytes go both ways between client and app from here on, those in the buffer first. `uncovered`: why, unless
     /// that is what client and app agreed on, or the end.
     Splice { from_app: Direction, client_ended: bool, uncovered: Option<Uncovered> },
@@ -205,13 +207,13 @@ async fn run(
             }
             None => {
                 let waited = waiting::run(&mut connection).await?;
-                if mem::take(&mut undecided) && !matches!(waited, Waited::Developer(_)) {
+                if mem::take(&mut undecided) && !waited.was_looked_for() {
                     bump(&context.stats.parking.falsely);
                 }
                 match waited {
                     Waited::Developer(request) => LiveEnd::Developer(request),
-                    Waited::Live(head) => {
-                        first = Some(First { head, again: false });
+                    Waited::Live(request) => {
+                        first = Some(request);
                         app = Some(upstreams.connect().await?);
                         continue;
                     }
@@ -234,8 +236,8 @@ async fn run(
                 connection.app_used = false;
                 continue;
             }
-            LiveEnd::Again(head) => {
-                first = Some(First { head, again: true });
+            LiveEnd::Again(request) => {
+                first = Some(request);
                 app = Some(upstreams.connect().await?);
                 connection.app_used = false;
                 continue;
@@ -262,8 +264,8 @@ async fn run(
         };
         match next {
             Next::Request => {}
-            Next::Live(head) => {
-                first = Some(First { head, again: false });
+            Next::Live(request) => {
+                first = Some(request);
                 if app.is_none() {
                     app = Some(upstreams.connect().await?);
                 }

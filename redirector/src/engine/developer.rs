@@ -6,6 +6,7 @@
 use super::{
     connection::{Connection, Next},
     intercept::Intercept,
+    live::First,
     refusal::{self, Refusal},
     socket::{Expect, Socket},
     tls::Ending,
@@ -17,6 +18,7 @@ use crate::{
         ResponseStep,
     },
     protocol::Protocol,
+    trace::{observation::Taken, recording::Recording},
     tunnel::{agent_end::OpeningStream, error::Refusal as StreamRefusal, meta::StreamMeta},
 };
 use bytes::{Buf as _, BytesMut};
@@ -38,6 +40,7 @@ pub(super) struct DeveloperRequest {
     pub head: RequestHead,
     pub method: String,
     pub target: String,
+    pub recording: Option<Recording>,
 }
 
 /// How the answer ended.
@@ -59,8 +62,10 @@ enum Answer {
 
 /// Carries the request at the front of the buffer, and its answer.
 pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperRequest) -> io::Result<Next> {
-    let DeveloperRequest { intercept, head, method, target } = request;
-    let Some(tunnel) = intercept.tunnel() else { return away(connection, &intercept, head).await };
+    let DeveloperRequest { intercept, head, method, target, mut recording } = request;
+    let Some(tunnel) = intercept.tunnel() else {
+        return away(connection, &intercept, head, recording).await;
+    };
     let meta = StreamMeta {
         intercept: intercept.name.clone(),
         client: connection.client_addr.0,
@@ -69,7 +74,9 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
         path: target,
         protocol: Protocol::Http1,
     };
-    let Ok(stream) = tunnel.open(&meta) else { return away(connection, &intercept, head).await };
+    let Ok(stream) = tunnel.open(&meta) else {
+        return away(connection, &intercept, head, recording).await;
+    };
     let (mut from_developer, mut to_developer) = tokio::io::split(stream);
 
     let Connection { client, buf, framer, .. } = &mut *connection;
@@ -77,7 +84,8 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
     let replay = head.safe_without_body.then(|| buf.split_to(head.len));
     let mut sent = Sent::Partly;
     let answer = {
-        let mut answer = pin!(answer(client, RequestContext::from(&head), &mut from_developer));
+        let context = RequestContext::from(&head);
+        let mut answer = pin!(answer(client, context, &mut from_developer, recording.as_mut()));
         let early = {
             let mut send = pin!(send(client, replay.as_ref(), &head, buf, framer, &mut to_developer));
             tokio::select! {
@@ -126,6 +134,7 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
         }
         Answer::Switched { from_developer: first } => {
             intercept.stats.answered(Protocol::Http1);
+            drop(recording);
             match splice(client, buf, from_developer, to_developer, first).await {
                 Ok(()) => Ok(Next::Close),
                 Err(_) => Ok(Next::Reset),
@@ -135,7 +144,9 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
             intercept.stats.failed(Protocol::Http1);
             Ok(Next::Reset)
         }
-        Answer::Nothing => refuse(connection, &intercept, &Refusal::NoAnswer, &head, request_is_over).await,
+        Answer::Nothing => {
+            refuse(connection, &intercept, &Refusal::NoAnswer, &head, request_is_over, recording).await
+        }
         Answer::Failed(error) => {
             let refusal = match StreamRefusal::from_io(&error) {
                 Some(refusal) => Refusal::LocalServer { reason: refusal.reason.clone() },
@@ -151,23 +162,31 @@ pub(super) async fn run(connection: &mut Connection<'_>, request: DeveloperReque
                 Some(mut head_bytes) if refusal == Refusal::TunnelLost => {
                     head_bytes.unsplit(connection.buf.split());
                     connection.buf = head_bytes;
-                    away(connection, &intercept, head).await
+                    away(connection, &intercept, head, recording).await
                 }
-                _ => refuse(connection, &intercept, &refusal, &head, request_is_over).await,
+                _ => refuse(connection, &intercept, &refusal, &head, request_is_over, recording).await,
             }
         }
     }
 }
 
 /// The developer can't have the request, and nobody has answered it.
-async fn away(connection: &mut Connection<'_>, intercept: &Intercept, head: RequestHead) -> io::Result<Next> {
+async fn away(
+    connection: &mut Connection<'_>,
+    intercept: &Intercept,
+    head: RequestHead,
+    mut recording: Option<Recording>,
+) -> io::Result<Next> {
     match intercept.when_away {
         WhenAway::Live => {
             intercept.stats.away(Protocol::Http1);
+            if let Some(recording) = &mut recording {
+                recording.took(Taken::Away(intercept.name.clone()));
+            }
             // The framer has passed this head: it is at its body, or at the end of a request without one.
-            Ok(Next::Live(head))
+            Ok(Next::Live(First { head, again: false, recording }))
         }
-        WhenAway::Error => refuse(connection, intercept, &Refusal::Away, &head, false).await,
+        WhenAway::Error => refuse(connection, intercept, &Refusal::Away, &head, false, recording).await,
     }
 }
 
@@ -177,8 +196,12 @@ async fn refuse(
     refusal: &Refusal,
     head: &RequestHead,
     request_is_over: bool,
+    mut recording: Option<Recording>,
 ) -> io::Result<Next> {
     intercept.stats.failed(Protocol::Http1);
+    if let Some(recording) = &mut recording {
+        recording.answered(refusal.status().as_u16());
+    }
     tracing::info!(intercept = intercept.name, client = %connection.client_addr, ?refusal, "request refused");
     let close = head.close || !request_is_over;
     let response = refusal::response(&intercept.name, refusal, head.method == MethodKind::Head, close);
@@ -250,6 +273,7 @@ async fn answer(
     client: &Socket,
     request: RequestContext,
     developer: &mut ReadHalf<OpeningStream>,
+    mut recording: Option<&mut Recording>,
 ) -> io::Result<Answer> {
     let mut framer = ResponseFramer::new();
     let mut buf = BytesMut::new();
@@ -261,6 +285,9 @@ async fn answer(
             ResponseStep::Head(head) => {
                 cleared += head.len;
                 begun |= !head.interim;
+                if let Some(recording) = recording.as_mut().filter(|_| !head.interim) {
+                    recording.answered(head.status);
+                }
                 close = head.close;
             }
             ResponseStep::Body(len) => cleared += len,

@@ -6,6 +6,7 @@
 //! yet written stays in the buffers of the caller, so either direction can be dropped at any await.
 
 use super::{
+    addresses::ClientAddr,
     cleared::{ClearedRequests, ClearedResponses, Unanswered},
     connection::{Connection, Next, PortContext},
     developer::DeveloperRequest,
@@ -23,6 +24,7 @@ use crate::{
         ResponseStep,
     },
     protocol::Protocol,
+    trace::{observation::Taken, recording::Recording},
 };
 use bytes::BytesMut;
 use std::{
@@ -62,7 +64,7 @@ pub(super) enum LiveEnd {
     /// The app ended its idle connection, which was not idle to the client.
     AppIdle,
     /// So it did, and the request at the front of the buffer met that end: it is to be sent to the app again.
-    Again(RequestHead),
+    Again(First),
     /// The client's first bytes, still in the buffer, are those of another protocol, and the app has seen nothing yet.
     Other {
         reason: RawReason,
@@ -73,10 +75,10 @@ pub(super) enum LiveEnd {
 }
 
 /// What both directions share.
-#[derive(Default)]
 struct Shared {
     /// Some request of the connection has gone to a developer.
     after_developer: bool,
+    client: ClientAddr,
     unanswered: RefCell<VecDeque<Unanswered>>,
     /// The last request asked to switch protocols: nothing after it is interpreted until it is answered.
     switching: Cell<bool>,
@@ -99,6 +101,18 @@ pub(super) struct First {
     pub head: RequestHead,
     /// It is sent again, so it is counted already.
     pub again: bool,
+    pub recording: Option<Recording>,
+}
+
+impl Shared {
+    /// The head of the final answer to the oldest request came.
+    fn answered(&self, status: u16) {
+        if let Some(recording) =
+            self.unanswered.borrow_mut().front_mut().and_then(|request| request.recording.as_mut())
+        {
+            recording.answered(status);
+        }
+    }
 }
 
 enum RequestsEnd {
@@ -147,15 +161,22 @@ pub(super) async fn run(
     first: Option<First>,
     after_developer: bool,
 ) -> io::Result<LiveEnd> {
-    let Connection { client, context, buf, framer, speaks_http, app_used, parked, .. } = connection;
+    let Connection { client, client_addr, context, buf, framer, speaks_http, app_used, parked, .. } =
+        connection;
     // What was read and not yet written outlives the two directions below.
     let mut from_app = BytesMut::new();
     let shared = Shared {
         after_developer,
+        client: *client_addr,
         idle: Cell::new(buf.is_empty()),
         used: Cell::new(*app_used),
         speaks_http: Cell::new(*speaks_http),
-        ..Shared::default()
+        unanswered: RefCell::default(),
+        switching: Cell::default(),
+        stopping: Cell::default(),
+        kept: RefCell::default(),
+        wake_requests: Notify::new(),
+        wake_responses: Notify::new(),
     };
 
     let end = {
@@ -184,7 +205,9 @@ pub(super) async fn run(
     if let PhaseEnd::App(ResponsesEnd::Closed) | PhaseEnd::AppBroke(_) = end
         && let Some(kept) = shared.kept.take()
     {
-        return Ok(LiveEnd::Again(kept.put_back(buf)));
+        // It is the only one that is not answered.
+        let recording = shared.unanswered.borrow_mut().pop_front().and_then(|request| request.recording);
+        return Ok(LiveEnd::Again(First { head: kept.put_back(buf), again: true, recording }));
     }
     *app_used |= shared.used.get();
     *speaks_http = shared.speaks_http.get();
@@ -238,10 +261,13 @@ async fn requests(
     // The app may be about to end what is an idle connection to it, and not to the client.
     let may_be_stale =
         || shared.after_developer && shared.used.get() && shared.unanswered.borrow().is_empty();
-    if let Some(First { head, again }) = first {
+    if let Some(First { head, again, recording }) = first {
         at_boundary = head.safe_without_body;
         let stale = may_be_stale();
-        admit(&head, again, &mut cleared, context, shared);
+        if !again {
+            context.stats.live.bump(Protocol::Http1);
+        }
+        admit(&head, recording, &mut cleared, shared);
         if stale && let Err(error) = write_kept(app, buf, head, &mut cleared, shared).await {
             return Ok(RequestsEnd::AppGone(error));
         }
@@ -257,8 +283,9 @@ async fn requests(
             cleared.mark_read();
         }
         at_boundary = false;
-        match framer.next(&buf[cleared.len()..], |request| decide(request, Protocol::Http1, context)) {
-            RequestStep::Head { head, decision } => {
+        let decision = |request: &RequestView<'_>| decide(request, Protocol::Http1, shared.client, context);
+        match framer.next(&buf[cleared.len()..], decision) {
+            RequestStep::Head { head, decision: Decided { decision, recording } } => {
                 context.stats.requests.bump(Protocol::Http1);
                 shared.speaks_http.set(true);
                 match decision {
@@ -269,11 +296,13 @@ async fn requests(
                             head,
                             method,
                             target,
+                            recording,
                         }));
                     }
                     Decision::Live => {
                         let stale = may_be_stale();
-                        admit(&head, false, &mut cleared, context, shared);
+                        context.stats.live.bump(Protocol::Http1);
+                        admit(&head, recording, &mut cleared, shared);
                         if stale && let Err(error) = write_kept(app, buf, head, &mut cleared, shared).await {
                             return Ok(RequestsEnd::AppGone(error));
                         }
@@ -323,14 +352,33 @@ pub(super) enum Decision {
     Developer { intercept: Arc<Intercept>, method: String, target: String },
 }
 
-pub(super) fn decide(request: &RequestView<'_>, protocol: Protocol, context: &PortContext) -> Decision {
-    let Some(intercept) = context.routes.decide(request) else { return Decision::Live };
+/// Where a request goes, and what is remembered of it.
+pub(super) struct Decided {
+    pub decision: Decision,
+    pub recording: Option<Recording>,
+}
+
+pub(super) fn decide(
+    request: &RequestView<'_>,
+    protocol: Protocol,
+    client: ClientAddr,
+    context: &PortContext,
+) -> Decided {
+    let intercept = context.routes.decide(request);
+    let mut recording = context.recording(request, protocol, client, intercept.as_deref());
+    let Some(intercept) = intercept else { return Decided { decision: Decision::Live, recording } };
     intercept.stats.matched(protocol);
-    if intercept.tunnel().is_none() && intercept.when_away == WhenAway::Live {
-        intercept.stats.away(protocol);
-        return Decision::Live;
+    let is_away = intercept.tunnel().is_none() && intercept.when_away == WhenAway::Live;
+    if let Some(recording) = &mut recording {
+        let name = intercept.name.clone();
+        recording.took(if is_away { Taken::Away(name) } else { Taken::Developer(name) });
     }
-    Decision::Developer { intercept, method: request.method.to_owned(), target: request.target.to_owned() }
+    if is_away {
+        intercept.stats.away(protocol);
+        return Decided { decision: Decision::Live, recording };
+    }
+    let (method, target) = (request.method.to_owned(), request.target.to_owned());
+    Decided { decision: Decision::Developer { intercept, method, target }, recording }
 }
 
 /// Writes the admitted request with all that is cleared before it, and keeps it if it may be sent again.
@@ -352,21 +400,12 @@ async fn write_kept(
 }
 
 /// Notes that the app owes an answer. Before the request is written: the answer may come at any time after.
-fn admit(
-    head: &RequestHead,
-    again: bool,
-    cleared: &mut ClearedRequests,
-    context: &PortContext,
-    shared: &Shared,
-) {
+fn admit(head: &RequestHead, recording: Option<Recording>, cleared: &mut ClearedRequests, shared: &Shared) {
     shared.kept.take();
     cleared.add_head(head.len);
-    if !again {
-        context.stats.live.bump(Protocol::Http1);
-    }
     shared.used.set(true);
     shared.switching.set(head.wants_switch);
-    shared.unanswered.borrow_mut().push_back(Unanswered::from(head));
+    shared.unanswered.borrow_mut().push_back(Unanswered::new(head, recording));
     shared.wake_responses.notify_one();
 }
 
@@ -435,6 +474,7 @@ async fn responses(
                     cleared.add_body(head.len);
                 } else {
                     cleared.add_head(head.len, added);
+                    shared.answered(head.status);
                 }
                 closing |= !head.interim && head.close;
                 expect = Expect::Body;

@@ -16,6 +16,7 @@
 //! | `splice` | raw bytes both ways |
 //! | `refusal` | the answers that are our own |
 //! | `socket` | a connection, read and written from both directions of one task |
+//! | `recording` | requests are remembered, for `redirector trace` |
 //! | `replay` | a stream whose first bytes have been read already |
 //! | `stats` | what is counted |
 //! | `tls` | TLS that ends at the agent |
@@ -30,6 +31,7 @@ mod http2;
 mod intercept;
 mod kept;
 mod live;
+mod recording;
 mod refusal;
 mod replay;
 mod routes;
@@ -45,6 +47,7 @@ pub use addresses::{ClientAddr, OriginalDst};
 pub use connection::{Arrival, PortContext, serve};
 pub use http2::speaks_http2;
 pub use intercept::Intercept;
+pub use recording::Recorder;
 pub use routes::Routes;
 pub use stats::{InterceptStats, Outcomes, PortStats, bump};
 pub use upstream::UpstreamConnector;

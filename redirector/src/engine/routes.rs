@@ -8,6 +8,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 #[derive(Default)]
 pub struct Routes {
     intercepts: RwLock<Arc<[Arc<Intercept>]>>,
+    /// Those who only want to know of requests.
+    observers: RwLock<Arc<[Arc<Intercept>]>>,
     /// Which TLS connections are not worth a trial.
     pub(super) verdicts: Verdicts,
 }
@@ -25,9 +27,25 @@ impl Routes {
         self.verdicts.forget();
     }
 
+    /// Requests of the port are remembered from now on, whoever gets them.
+    pub fn observe(&self, observer: Arc<Intercept>) {
+        let mut observers = self.observers.write().unwrap_or_else(PoisonError::into_inner);
+        *observers = observers.iter().cloned().chain([observer]).collect();
+    }
+
     pub fn remove(&self, name: &str) {
-        let mut intercepts = self.intercepts.write().unwrap_or_else(PoisonError::into_inner);
-        *intercepts = intercepts.iter().filter(|intercept| intercept.name != name).cloned().collect();
+        for list in [&self.intercepts, &self.observers] {
+            let mut list = list.write().unwrap_or_else(PoisonError::into_inner);
+            *list = list.iter().filter(|intercept| intercept.name != name).cloned().collect();
+        }
+    }
+
+    pub(super) fn is_observed(&self) -> bool {
+        !self.observers.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    pub(super) fn observers(&self) -> Arc<[Arc<Intercept>]> {
+        Arc::clone(&self.observers.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Is there a key, so that TLS can be looked into?

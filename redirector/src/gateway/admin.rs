@@ -11,8 +11,9 @@ use super::{
 };
 use crate::{
     api::is_name,
-    api_server::{ApiError, Caller, EndsWithToken, HoldsTokens, Json, parse, token_calls},
+    api_server::{ApiError, Caller, EndsWithToken, HoldsTokens, Json, parse, token_calls, trace_query},
     context::InterceptKey,
+    trace::{log::RequestLog, query::Traced},
     tunnel::{store::TokenStore, token::TokenId},
 };
 use axum::{
@@ -21,7 +22,7 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse as _, Response},
-    routing::{delete, get},
+    routing::{delete, get, post},
 };
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct Admin {
     pub agents: Agents,
     pub public_url: PublicUrl,
     pub preview_domain: Option<PreviewDomain>,
+    /// Where requests are remembered.
+    pub log: Arc<RequestLog>,
 }
 
 /// All calls.
@@ -41,6 +44,7 @@ pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/v1/previews", get(list).post(create))
         .route("/v1/previews/{name}", delete(remove))
+        .route("/v1/trace", post(trace))
         .merge(token_calls())
         .fallback(|_: Caller| async { ApiError::new(StatusCode::NOT_FOUND, "no such call") })
         .with_state(admin)
@@ -138,6 +142,22 @@ async fn remove(
     on_disk(&admin.store, move |store| store.remove(&name, Timestamp::now())).await?;
     tracing::info!(name = removed, "preview removed");
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Requests of the caller's own previews, as long as these live.
+async fn trace(State(admin): State<Admin>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
+    let query = trace_query(&body)?;
+    let mut remembered = admin.log.read();
+    if matches!(caller, Caller::Token(_)) {
+        let previews = admin.store.list(Timestamp::now());
+        let own = |name: &String| {
+            let named = previews.iter().find(|live| live.preview.name == *name);
+            named.is_some_and(|live| caller.owns(live.preview.token.as_ref()))
+        };
+        remembered.retain(|seen| seen.met.iter().all(own));
+    }
+    let observations = query.select(remembered);
+    Ok(Json(Traced { now: Timestamp::now(), hops: Vec::new(), observations }).into_response())
 }
 
 impl Admin {

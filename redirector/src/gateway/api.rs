@@ -5,6 +5,7 @@
 //! | `GET /v1/previews` | the previews: a list of [`PreviewInfo`] |
 //! | `POST /v1/previews` | create one: [`CreatePreview`] → [`PreviewCreated`] |
 //! | `DELETE /v1/previews/NAME` | remove one |
+//! | `POST /v1/trace` | which requests of previews were seen: [`TraceQuery`](crate::trace::query::TraceQuery) → [`Traced`](crate::trace::query::Traced) |
 //! | `GET`, `POST /v1/tokens`, `DELETE /v1/tokens/ID` | join tokens, as the agent's ([`crate::api`]); unix socket only |
 //!
 //! Errors are [`crate::api::Problem`] with a fitting HTTP status.

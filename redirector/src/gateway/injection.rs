@@ -4,10 +4,8 @@
 //! "Privacy"; here: who could bring it would reach a developer's machine). What of `baggage`, `traceparent` and
 //! `tracestate` is not context of an intercept stays: browsers and tracers use them too.
 
-use super::{
-    context::{ContextNames, Member, PreviewContext},
-    traceparent::{TraceIds, is_valid_traceparent},
-};
+use super::context::{ContextNames, Member, PreviewContext};
+use crate::trace::traceparent::{TraceIds, is_valid_traceparent};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");

@@ -7,10 +7,11 @@
 //! | `proxy` | one request, to the ingress and back |
 //! | `visit` | which preview it is for, and whether its visitor may see it |
 //! | `route`, `link`, `cookie`, `local_path` | by its host and path; links, cookies, where links lead |
-//! | `injection`, `context`, `traceparent` | context: stripped, and put in |
+//! | `injection`, `context` | context: stripped, and put in |
 //! | `forwarded`, `hop_by_hop`, `redirects` | what a proxy owes both sides |
 //! | `upstream`, `upgrade` | the ingress; WebSockets |
 //! | `preview`, `store`, `password` | what previews are, where they are kept, what opens them |
+//! | `record` | requests are remembered, for `redirector trace` |
 //! | `away` | is the developer there |
 //! | `page` | the gateway's own pages |
 //! | `api`, `admin` | the control API |
@@ -30,11 +31,11 @@ mod page;
 mod password;
 pub mod preview;
 mod proxy;
+mod record;
 mod redirects;
 mod route;
 mod server;
 mod store;
-mod traceparent;
 mod upgrade;
 mod upstream;
 mod visit;
@@ -45,7 +46,9 @@ use crate::{
     api_server::serve_tls,
     client::ApiAddress,
     file_limit::raise_file_limit,
+    otlp::{Endpoint, Exporter},
     stop_signal::stop_signal,
+    trace::log::RequestLog,
     tunnel::{identity::AgentIdentity, store::TokenStore, tls},
 };
 use admin::Admin;
@@ -91,6 +94,8 @@ pub struct GatewayOptions {
     pub state_dir: PathBuf,
     /// Where developers connect.
     pub admin_listen: SocketAddr,
+    /// Where spans go; `None`: nowhere.
+    pub otlp: Option<Endpoint>,
 }
 
 /// The gateway's socket for who runs it, in its state directory.
@@ -128,6 +133,9 @@ pub async fn run(options: GatewayOptions) -> Result<()> {
         .public_url
         .unwrap_or_else(|| PublicUrl::new(certificate.is_some(), host_of(address), address.port()));
     let agents = Agents::new(options.agents);
+    let exporter =
+        options.otlp.as_ref().map(|endpoint| Exporter::start(endpoint, "redirector-gateway")).transpose()?;
+    let log = Arc::new(RequestLog::new(exporter));
     let gateway = Arc::new(Gateway {
         site: Site { preview_domain: options.preview_domain.clone(), hosts: options.hosts },
         public_url: public_url.clone(),
@@ -138,6 +146,8 @@ pub async fn run(options: GatewayOptions) -> Result<()> {
         upstream,
         attempts: Mutex::default(),
         hashing: Semaphore::new(HASHING),
+        port: address.port(),
+        log: Arc::clone(&log),
     });
     let admin = admin::router(Admin {
         store: Arc::clone(&store),
@@ -145,6 +155,7 @@ pub async fn run(options: GatewayOptions) -> Result<()> {
         agents,
         public_url: public_url.clone(),
         preview_domain: options.preview_domain,
+        log,
     });
     let admin_tls = tls::server_config(&identity, &tokens)?;
     let socket = options.state_dir.join(SOCKET);

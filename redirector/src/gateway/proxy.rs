@@ -10,14 +10,15 @@ use super::{
     page::Page,
     password::Attempts,
     preview::{Access, LivePreview, PreviewWhenAway},
+    record,
     redirects::keep_visitor,
     route::{self, Site},
     store::PreviewStore,
-    traceparent::TraceIds,
     upgrade,
     upstream::{Body, Upstream},
     visit::Visit,
 };
+use crate::trace::{log::RequestLog, recording::Recording, traceparent::TraceIds};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Authority};
 use http_body_util::{BodyExt as _, Full};
@@ -41,6 +42,10 @@ pub struct Gateway {
     pub attempts: Mutex<Attempts>,
     /// Hashing a password takes memory: so many at a time.
     pub hashing: Semaphore,
+    /// Where it listens.
+    pub port: u16,
+    /// Where requests of previews are remembered.
+    pub log: Arc<RequestLog>,
 }
 
 /// The connection that a request came on.
@@ -102,7 +107,7 @@ impl Gateway {
         let visitor = websocket.map(|_| hyper::upgrade::on(&mut request));
         let told = self.upstream.host(&way.asked, way.is_preview_host).clone();
         let scheme = self.scheme(connection);
-        let request = self.request_for_ingress(request, &way, connection, websocket);
+        let (request, mut recording) = self.request_for_ingress(request, &way, connection, websocket);
         let mut response = match self.upstream.send(request, &told).await {
             Ok(response) => response,
             Err(error) if is_visitors(&error) => {
@@ -113,6 +118,9 @@ impl Gateway {
                 return answer_with(&Page::NoIngress);
             }
         };
+        if let Some(recording) = &mut recording {
+            recording.answered(response.status().as_u16());
+        }
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let ingress = switches.then(|| hyper::upgrade::on(&mut response));
         let (mut parts, body) = response.into_parts();
@@ -123,6 +131,11 @@ impl Gateway {
             mark_preview(&mut parts.headers, live, way.by_cookie);
         }
         parts.version = Version::default();
+        // With the body the request ends.
+        let body = body.map_frame(move |frame| {
+            let _ = &recording;
+            frame
+        });
         let body = body.map_err(Into::into).boxed_unsync();
         match (websocket, visitor, ingress) {
             (Some(websocket), Some(visitor), Some(ingress)) => {
@@ -143,7 +156,7 @@ impl Gateway {
         way: &OnItsWay,
         connection: Connection,
         websocket: Option<upgrade::Asked>,
-    ) -> Request<Body> {
+    ) -> (Request<Body>, Option<Recording>) {
         let (mut parts, body) = request.into_parts();
         let headers = &mut parts.headers;
         let names = self.store.names();
@@ -162,10 +175,14 @@ impl Gateway {
         strip(headers, &names);
         let seen = Seen { peer: connection.peer, host: way.asked.as_str(), scheme: self.scheme(connection) };
         set_forwarded(headers, seen, &self.trusted);
+        let mut made = None;
         if let Some(live) = &way.preview {
-            inject(headers, &live.context, TraceIds::random);
+            inject(headers, &live.context, || *made.insert(TraceIds::random()));
         }
+        let recording = (way.preview.as_ref())
+            .map(|live| record::recording(&self.log, self.port, &parts, live, connection, made));
         parts.extensions = http::Extensions::default();
+        let headers = &mut parts.headers;
         let body = match websocket {
             Some(websocket) => {
                 websocket.ask(&mut parts.method, headers);
@@ -187,7 +204,7 @@ impl Gateway {
                 frames.map_err(Into::into).boxed_unsync()
             }
         };
-        Request::from_parts(parts, body)
+        (Request::from_parts(parts, body), recording)
     }
 
     /// In which the visitor speaks, to us or to who is in front of us.

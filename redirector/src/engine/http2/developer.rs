@@ -16,6 +16,7 @@ use crate::{
     api::WhenAway,
     engine::{intercept::Intercept, refusal::Refusal},
     protocol::Protocol,
+    trace::observation::Taken,
     tunnel::{
         agent_end::{OpeningStream, Tunnel},
         error::Refusal as StreamRefusal,
@@ -76,7 +77,11 @@ pub(super) async fn run(
     let Some((opening, tunnel)) = opened else { return away(stream, &intercept).await };
 
     let progress = Progress::default();
-    match carry(&mut stream, opening, &tunnel, &progress, shared).await {
+    let carried = carry(&mut stream, opening, &tunnel, &progress, shared).await;
+    if let (Some(recording), Some(status)) = (&mut stream.recording, progress.status.get()) {
+        recording.answered(status);
+    }
+    match carried {
         Ok(Carried::Answered) => {
             intercept.stats.answered(Protocol::Http2);
             None
@@ -102,10 +107,13 @@ pub(super) async fn run(
 }
 
 /// The developer can't have the request, and nobody has answered it.
-async fn away(stream: Stream, intercept: &Intercept) -> Option<Stream> {
+async fn away(mut stream: Stream, intercept: &Intercept) -> Option<Stream> {
     match intercept.when_away {
         WhenAway::Live => {
             intercept.stats.away(Protocol::Http2);
+            if let Some(recording) = &mut stream.recording {
+                recording.took(Taken::Away(intercept.name.clone()));
+            }
             Some(stream)
         }
         WhenAway::Error => {
@@ -120,6 +128,9 @@ async fn refuse(mut stream: Stream, intercept: &Intercept, refusal: &Refusal) {
     // An answer before the end of the request is allowed (RFC 9113 §8.1), but curl 7.88 loses it, or waits for more.
     if !stream.head.headers().contains_key(http::header::EXPECT) {
         let _ = timeout(NEAR_END, discard(&mut stream.body, NEAR_END_BYTES)).await;
+    }
+    if let Some(recording) = &mut stream.recording {
+        recording.answered(refusal.status().as_u16());
     }
     let (response, text) = refusal::response(&intercept.name, refusal, head::is_grpc(&stream.head));
     let text = text.filter(|_| stream.head.method() != http::Method::HEAD);

@@ -7,8 +7,9 @@ use super::{
     session::Shared,
 };
 use crate::{
-    engine::live::{Decision, decide},
+    engine::live::{Decided, Decision, decide},
     protocol::Protocol,
+    trace::recording::Recording,
 };
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
@@ -28,6 +29,7 @@ pub(super) struct Stream {
     pub respond: SendResponse<Bytes>,
     /// When its head was there.
     pub came: Instant,
+    pub recording: Option<Recording>,
 }
 
 /// How a stream ended.
@@ -47,13 +49,17 @@ pub(super) async fn serve(
     let (parts, body) = request.into_parts();
     let head = Request::from_parts(parts, ());
     let ended = body.is_end_stream();
-    let mut stream = Stream { head, body, ended, respond, came };
+    let mut stream = Stream { head, body, ended, respond, came, recording: None };
     // A client that has cancelled already wants nothing.
     if stream.is_reset().await {
         return Served::Done;
     }
     shared.context.stats.requests.bump(Protocol::Http2);
-    match head::view(&stream.head, |view| decide(view, Protocol::Http2, &shared.context)) {
+    let decided =
+        head::view(&stream.head, |view| decide(view, Protocol::Http2, shared.client_addr, &shared.context));
+    let Decided { decision, recording } = decided;
+    stream.recording = recording;
+    match decision {
         Decision::Live => {}
         Decision::Developer { intercept, method, target } => {
             shared.developer_last.set(true);
@@ -96,9 +102,12 @@ async fn live(mut stream: Stream, shared: &Shared) -> Served {
         drop(sender);
         let request_added = stream.came.elapsed();
         let progress = Progress::default();
-        let Stream { body, respond, ended, .. } = &mut stream;
+        let Stream { body, respond, ended, recording, .. } = &mut stream;
         let end = exchange(body, respond, response, &mut to_app, *ended, &progress).await;
-        if progress.status.get().is_some() {
+        if let Some(status) = progress.status.get() {
+            if let Some(recording) = recording {
+                recording.answered(status);
+            }
             let added = request_added + progress.answer_added.get();
             shared.context.stats.added_latency.observe(Protocol::Http2, added);
         }

@@ -1,0 +1,87 @@
+//! A context, told by a hash: what was in a request can be compared and looked for, and is shown to nobody.
+
+use crate::{
+    context::{Condition, InterceptKey, Matcher},
+    http1::RequestView,
+};
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write as _},
+};
+
+/// Of an intercept's key, or of a condition on a header or a member. The first 8 bytes of a SHA-256, in hex.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Mark(String);
+
+impl Mark {
+    /// Keys are looked for in every request that is remembered.
+    #[must_use]
+    pub fn of_key(key: &InterceptKey) -> Self {
+        Self::hashed("key", key.as_str())
+    }
+
+    /// `None` for conditions that say nothing of context: on paths and methods.
+    #[must_use]
+    pub fn of_condition(condition: &Condition) -> Option<Self> {
+        match condition {
+            Condition::Key(key) => Some(Self::of_key(key)),
+            Condition::Header(_)
+            | Condition::HeaderRegex(_)
+            | Condition::Baggage(_)
+            | Condition::Tracestate(_)
+            | Condition::Preset(_) => Some(Self::hashed("condition", &condition.to_string())),
+            // The keys that meet it have marks of their own.
+            Condition::AnyKey
+            | Condition::Path(_)
+            | Condition::PathPrefix(_)
+            | Condition::PathRegex(_)
+            | Condition::Methods(_) => None,
+        }
+    }
+
+    /// Is it that of a key?
+    #[must_use]
+    pub fn is_of_key(&self) -> bool {
+        self.0.starts_with("key-")
+    }
+
+    fn hashed(kind: &str, text: &str) -> Self {
+        let mut mark = format!("{kind}-");
+        for byte in &digest(&SHA256, format!("{kind} {text}").as_bytes()).as_ref()[..8] {
+            // Writing to a string can't fail.
+            let _ = write!(mark, "{byte:02x}");
+        }
+        Self(mark)
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What of the contexts that matchers look for a request carries, and what was looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    pub carried: BTreeSet<Mark>,
+    pub sought: BTreeSet<Mark>,
+}
+
+impl Marks {
+    #[must_use]
+    pub fn read<'a>(request: &RequestView<'_>, matchers: impl IntoIterator<Item = &'a Matcher>) -> Self {
+        let mut marks = Self::default();
+        marks.carried.extend(InterceptKey::carried_by(request).iter().map(Mark::of_key));
+        for condition in matchers.into_iter().flat_map(|matcher| &matcher.conditions) {
+            let Some(mark) = Mark::of_condition(condition) else { continue };
+            if condition.matches(request) {
+                marks.carried.insert(mark.clone());
+            }
+            marks.sought.insert(mark);
+        }
+        marks
+    }
+}

@@ -1,0 +1,133 @@
+//! One request, as one hop saw it.
+
+use super::{
+    mark::Mark,
+    traceparent::{SpanId, TraceId, TraceIds},
+};
+use crate::{
+    context::{Condition, InterceptKey, Matcher},
+    http1::RequestView,
+    protocol::Protocol,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+/// Longest path that is remembered, in bytes.
+const MAX_PATH: usize = 256;
+
+/// Headers by which context travels, apart from those that intercepts name.
+const CONTEXT_HEADERS: [&str; 4] = [InterceptKey::HEADER, "baggage", "traceparent", "tracestate"];
+
+/// What is remembered of a request. Of header values only hashes, of the target no query.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    /// The target where it was seen, or `gateway`.
+    pub hop: String,
+    /// That it was sent to.
+    pub port: u16,
+    pub client: SocketAddr,
+    pub method: String,
+    /// Without the query.
+    pub path: String,
+    pub protocol: Protocol,
+    pub trace: Option<TraceId>,
+    /// Who says to have sent it, within the trace.
+    pub parent: Option<SpanId>,
+    /// The hop's own span, where it is one that later hops can know: the gateway's that began the trace.
+    #[serde(default)]
+    pub span: Option<SpanId>,
+    /// Headers by which context travels that were there, in lower case.
+    pub headers: BTreeSet<String>,
+    /// The contexts that were there.
+    pub carried: BTreeSet<Mark>,
+    /// Those that were looked for, besides keys.
+    pub sought: BTreeSet<Mark>,
+    /// The names of the intercepts and observers whose conditions it met; of the preview, for a gateway.
+    pub met: Vec<String>,
+    pub route: Taken,
+    /// Of the final answer, if its head came.
+    pub status: Option<u16>,
+    pub started: Timestamp,
+    /// From its head to the end of the answer, in microseconds.
+    pub micros: u64,
+}
+
+/// The route that a request took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Taken {
+    App,
+    /// To the developer of this intercept.
+    Developer(String),
+    /// To the app, because the developer of this intercept was away.
+    Away(String),
+    /// To the ingress.
+    Ingress,
+}
+
+impl Observation {
+    /// Did it carry a context that was looked for?
+    #[must_use]
+    pub fn carries(&self) -> bool {
+        !self.carried.is_empty()
+    }
+
+    #[must_use]
+    pub fn ended(&self) -> Timestamp {
+        let span = Duration::from_micros(self.micros);
+        self.started.checked_add(span).unwrap_or(self.started)
+    }
+
+    /// Start and end, for spans.
+    #[must_use]
+    pub fn times(&self) -> (SystemTime, SystemTime) {
+        (self.started.into(), self.ended().into())
+    }
+}
+
+/// The path of a request target, without its query, cut to what is remembered.
+#[must_use]
+pub fn path_of(target: &str) -> String {
+    let path = &target[..target.find(['?', '#']).unwrap_or(target.len())];
+    let mut end = path.len().min(MAX_PATH);
+    while !path.is_char_boundary(end) {
+        end -= 1;
+    }
+    path[..end].to_owned()
+}
+
+/// The headers by which context travels that the request has: the common ones, and those that the matchers name.
+#[must_use]
+pub fn context_headers<'a>(
+    request: &RequestView<'_>,
+    matchers: impl IntoIterator<Item = &'a Matcher>,
+) -> BTreeSet<String> {
+    let named = matchers.into_iter().flat_map(|matcher| &matcher.conditions).flat_map(header_names);
+    let mut names: BTreeSet<String> = named.collect();
+    names.extend(CONTEXT_HEADERS.map(str::to_owned));
+    names.retain(|name| request.header_lines(name).next().is_some());
+    names
+}
+
+fn header_names(condition: &Condition) -> Vec<String> {
+    match condition {
+        Condition::Header(header) => vec![header.name().to_owned()],
+        Condition::HeaderRegex(header) => vec![header.name().to_owned()],
+        _ => condition.forms().unwrap_or_default().iter().flat_map(header_names).collect(),
+    }
+}
+
+/// The ids in `traceparent`, if there is exactly one line and it is valid.
+#[must_use]
+pub fn trace_ids(request: &RequestView<'_>) -> Option<TraceIds> {
+    let mut lines = request.header_lines("traceparent");
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => TraceIds::parse(line),
+        _ => None,
+    }
+}
