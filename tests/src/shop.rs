@@ -21,6 +21,8 @@ use crate::{
 pub enum Forwards {
     /// Trace Context and Baggage, as an app with OpenTelemetry does: no header of anybody's own.
     W3c,
+    /// The ids of traces, as an app does that is traced and knows nothing of baggage.
+    TraceIds,
     /// No context at all.
     Nothing,
 }
@@ -103,8 +105,10 @@ fn frontend(backend: SocketAddr, forwards: Forwards) -> String {
         "Sec-WebSocket-Version",
         "Sec-WebSocket-Extensions",
     ];
-    if forwards == Forwards::W3c {
-        names.extend(["traceparent", "tracestate", "baggage"]);
+    match forwards {
+        Forwards::W3c => names.extend(["traceparent", "tracestate", "baggage"]),
+        Forwards::TraceIds => names.push("traceparent"),
+        Forwards::Nothing => {}
     }
     let headers: String = names
         .into_iter()

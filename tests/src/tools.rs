@@ -19,6 +19,11 @@ pub(crate) fn answering() -> PathBuf {
     tool("answering/answering")
 }
 
+/// The OpenTelemetry receiver of `tests/collector`.
+pub(crate) fn collector() -> PathBuf {
+    tool("collector/collector")
+}
+
 /// In `$REDIRECTOR_TEST_TOOLS`, or where `cargo xtask test` puts it by default.
 fn tool(path: &str) -> PathBuf {
     let default = || concat!(env!("CARGO_MANIFEST_DIR"), "/../target/test-tools").into();

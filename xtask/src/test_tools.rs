@@ -38,6 +38,13 @@ pub fn install(workspace: &Workspace) -> Result<PathBuf> {
         &[answering.join("go.mod"), answering.join("main.go")],
         |directory| go_build(directory, "answering", ".", &answering),
     )?;
+    let collector = tests.join("collector");
+    once(
+        "build the OpenTelemetry receiver",
+        &tools.join("collector"),
+        &[collector.join("go.mod"), collector.join("go.sum"), collector.join("main.go")],
+        |directory| go_build(directory, "collector", ".", &collector),
+    )?;
     Ok(tools)
 }
 

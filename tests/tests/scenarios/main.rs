@@ -59,6 +59,7 @@ mod tls_keys;
 mod tls_passed_on;
 mod tls_to_developer;
 mod tokens;
+mod trace;
 mod two_developers;
 mod uncovered;
 mod upgrade;
