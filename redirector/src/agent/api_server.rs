@@ -1,6 +1,6 @@
 //! The control API over TLS and over the unix socket. See [`crate::api`] for its calls.
 
-use super::{explain, registry::Registry, registry_error::RegistryError, tls_keys::TlsKeysError};
+use super::{explain, registry::Registry, registry_error::RegistryError, tls_keys::TlsKeysError, trace};
 use crate::{
     api::{CreateIntercept, Explain},
     api_server::{ApiError, Caller, EndsWithToken, HoldsTokens, Json, parse, token_calls, trace_query},
@@ -83,7 +83,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/intercepts/{name}", delete(remove))
         .route("/v1/intercepts/{name}/tunnel", post(tunnel))
         .route("/v1/explain", post(explain_request))
-        .route("/v1/trace", post(trace))
+        .route("/v1/trace", post(trace_requests))
         .route("/v1/status", get(status))
         .merge(token_calls())
         .fallback(|_: Caller| async { ApiError::new(StatusCode::NOT_FOUND, "no such call") })
@@ -112,9 +112,9 @@ async fn explain_request(State(api): State<Api>, caller: Caller, body: Bytes) ->
     Ok(Json(explain::explain(&api.registry, question, &caller).await?).into_response())
 }
 
-async fn trace(State(api): State<Api>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
+async fn trace_requests(State(api): State<Api>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
     let query = trace_query(&body)?;
-    Ok(Json(api.registry.trace(&query, &caller).await).into_response())
+    Ok(Json(trace::trace(&api.registry, &query, &caller).await).into_response())
 }
 
 async fn create(State(api): State<Api>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {

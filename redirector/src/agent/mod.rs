@@ -18,6 +18,7 @@ mod registry_state;
 mod steering;
 mod target_host;
 mod tls_keys;
+mod trace;
 mod urgency;
 mod warden;
 mod warden_command;

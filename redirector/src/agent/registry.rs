@@ -12,11 +12,11 @@ use super::{
     warden_command::PortError,
 };
 use crate::{
-    api::{CreateIntercept, Created, InterceptInfo, Status, TargetStatus},
+    api::{CreateIntercept, Created, InterceptInfo, Status},
     api_server::Caller,
     engine::{Intercept, InterceptStats, Routes},
     target::{Target, netns::NetnsId, resolve::resolve},
-    trace::query::{HopAddresses, TraceQuery, Traced},
+    trace::log::RequestLog,
     tunnel::{agent_end::Tunnel, token::TokenId},
 };
 use jiff::Timestamp;
@@ -306,17 +306,9 @@ impl Registry {
         }
     }
 
-    /// What is remembered of requests that a question is about, at targets that the caller may use.
-    pub async fn trace(&self, query: &TraceQuery, caller: &Caller) -> Traced {
-        let status = self.status(false).await;
-        let hop = |target: TargetStatus| HopAddresses {
-            hop: target.target.to_string(),
-            addresses: target.addresses,
-        };
-        let hops = status.targets.into_iter().map(hop).filter(|hop| caller.may_use(&hop.hop)).collect();
-        let remembered = self.options.log.read();
-        let permitted = remembered.into_iter().filter(|seen| caller.may_use(&seen.hop)).collect();
-        Traced { now: Timestamp::now(), hops, observations: query.select(permitted) }
+    /// Where requests are remembered.
+    pub fn log(&self) -> &RequestLog {
+        &self.options.log
     }
 
     /// What was counted since the agent started.

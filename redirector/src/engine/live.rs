@@ -9,22 +9,22 @@ use super::{
     addresses::ClientAddr,
     cleared::{ClearedRequests, ClearedResponses, Unanswered},
     connection::{Connection, Next, PortContext},
+    decision::{Decided, Decision, decide},
     developer::DeveloperRequest,
     http2::{Greeting, read_greeting},
-    intercept::Intercept,
     kept::Kept,
     socket::{Expect, Socket},
     splice::Direction,
     stats::bump,
 };
 use crate::{
-    api::{Uncovered, WhenAway},
+    api::Uncovered,
     http1::{
         Pending, RawReason, RequestFramer, RequestHead, RequestStep, RequestView, ResponseFramer,
         ResponseStep,
     },
     protocol::Protocol,
-    trace::{observation::Taken, recording::Recording},
+    trace::recording::Recording,
 };
 use bytes::BytesMut;
 use std::{
@@ -32,7 +32,6 @@ use std::{
     collections::VecDeque,
     io,
     pin::pin,
-    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -345,40 +344,6 @@ fn greeting_patience(greeting: Greeting) -> Duration {
         Greeting::Undecided => UNDECIDED,
         Greeting::Begun | Greeting::Settings(_) => GREETING,
     }
-}
-
-pub(super) enum Decision {
-    Live,
-    Developer { intercept: Arc<Intercept>, method: String, target: String },
-}
-
-/// Where a request goes, and what is remembered of it.
-pub(super) struct Decided {
-    pub decision: Decision,
-    pub recording: Option<Recording>,
-}
-
-pub(super) fn decide(
-    request: &RequestView<'_>,
-    protocol: Protocol,
-    client: ClientAddr,
-    context: &PortContext,
-) -> Decided {
-    let intercept = context.routes.decide(request);
-    let mut recording = context.recording(request, protocol, client, intercept.as_deref());
-    let Some(intercept) = intercept else { return Decided { decision: Decision::Live, recording } };
-    intercept.stats.matched(protocol);
-    let is_away = intercept.tunnel().is_none() && intercept.when_away == WhenAway::Live;
-    if let Some(recording) = &mut recording {
-        let name = intercept.name.clone();
-        recording.took(if is_away { Taken::Away(name) } else { Taken::Developer(name) });
-    }
-    if is_away {
-        intercept.stats.away(protocol);
-        return Decided { decision: Decision::Live, recording };
-    }
-    let (method, target) = (request.method.to_owned(), request.target.to_owned());
-    Decided { decision: Decision::Developer { intercept, method, target }, recording }
 }
 
 /// Writes the admitted request with all that is cleared before it, and keeps it if it may be sent again.

@@ -6,6 +6,7 @@
 //! | `intercept` | an intercept as the engine sees it: a matcher and a tunnel that may be away |
 //! | `routes` | the intercepts of one port, oldest first |
 //! | `connection` | one client connection from accept to close |
+//! | `decision` | where a request goes |
 //! | `live` | the live route: requests to the app, answers to the client |
 //! | `cleared` | what of a buffer may be passed on, and how long it has been here |
 //! | `kept` | a request that may be sent to the app a second time |
@@ -26,6 +27,7 @@ mod added_latency;
 mod addresses;
 mod cleared;
 mod connection;
+mod decision;
 mod developer;
 mod http2;
 mod intercept;

@@ -2,8 +2,9 @@
 
 use super::{
     connection::Connection,
+    decision::{Decided, Decision, decide},
     developer::DeveloperRequest,
-    live::{Decided, Decision, First, UNDECIDED, decide},
+    live::{First, UNDECIDED},
     socket::Expect,
     stats::bump,
 };

@@ -74,7 +74,7 @@ fn complaint(parent: &Tree, child: &Tree) -> Option<String> {
         Some(Dropped::Certainly) => format!("✗ {who} dropped the context: it did not pass on {missing}"),
         Some(Dropped::Probably) => {
             format!(
-                "✗ {who} probably dropped the context: it did not pass on {missing}, and was serving nothing else"
+                "✗ {who} probably dropped the context: it did not pass on {missing}, and was seen serving nothing else"
             )
         }
         Some(Dropped::Perhaps { others: 0 }) => format!(

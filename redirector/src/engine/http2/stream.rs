@@ -7,7 +7,7 @@ use super::{
     session::Shared,
 };
 use crate::{
-    engine::live::{Decided, Decision, decide},
+    engine::decision::{Decided, Decision, decide},
     protocol::Protocol,
     trace::recording::Recording,
 };
