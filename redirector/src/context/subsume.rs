@@ -1,5 +1,6 @@
 //! When one matcher claims everything that another one claims: two such intercepts cannot share a port.
 
+use super::key::InterceptKey;
 use super::matcher::{Condition, Matcher};
 
 impl Matcher {
@@ -21,9 +22,6 @@ impl Condition {
 
     /// Whether every request that meets `narrow` meets `self`.
     fn follows_from(&self, narrow: &Self) -> bool {
-        if let (Self::AnyKey, Self::Key(_)) = (self, narrow) {
-            return true;
-        }
         // What holds in any of several forms may hold in each of them, and holds in no other.
         if let Some(forms) = narrow.forms() {
             return forms.iter().all(|form| self.follows_from(form));
@@ -32,6 +30,15 @@ impl Condition {
             return forms.iter().any(|form| form.follows_from(narrow));
         }
         match (self, narrow) {
+            (Self::AnyKey, Self::Header(narrow)) => {
+                narrow.name() == InterceptKey::HEADER && is_key(narrow.value())
+            }
+            (Self::AnyKey, Self::Baggage(narrow)) => {
+                narrow.key() == InterceptKey::MEMBER && is_key(narrow.value())
+            }
+            (Self::AnyKey, Self::Tracestate(narrow)) => {
+                narrow.key() == InterceptKey::MEMBER && is_key(narrow.value())
+            }
             (Self::HeaderRegex(wide), Self::Header(narrow)) => {
                 wide.name() == narrow.name() && wide.pattern().matches(narrow.value().as_bytes())
             }
@@ -44,4 +51,8 @@ impl Condition {
             _ => self == narrow,
         }
     }
+}
+
+fn is_key(value: &str) -> bool {
+    value.parse::<InterceptKey>().is_ok()
 }
