@@ -73,7 +73,7 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
     // SAFETY: the value is copied at once.
     let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return PASS };
     let Some(len) = segment.payload_len(ctx) else { return PASS };
-    let link = packet::link_len(ctx);
+    let link = segment.link;
     if len == 0 || link == packet::UNKNOWN_LINK {
         return PASS;
     }
@@ -318,7 +318,7 @@ fn stop(
     if connection.phase == Connection::LIKELY {
         return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
     }
-    if hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
+    if hold(ctx, segment, tuple, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
 }
 
 /// The request is none, or none that can be followed.
@@ -336,7 +336,7 @@ fn give_up(connection: &mut Connection, request: RequestScan, urgent: bool) {
 /// Begins to follow the connection with this segment.
 #[inline(always)]
 fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
-    connection.request = RequestScan::default();
+    scanning::clear(&mut connection.request);
     connection.next = segment.seq;
     connection.requests = connection.responses;
     connection.found_at = connection.requests;
@@ -351,7 +351,7 @@ fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
 }
 
 /// Nothing was on the way when the inspection began, and nothing has been said since.
-#[inline(always)]
+#[inline(never)]
 fn was_quiet(tuple: &Tuple, tcp: *mut TcpSock, segment: &Segment) -> bool {
     // SAFETY: the value is copied at once.
     let Some(existing) = (unsafe { EXISTING.get(tuple) }).copied() else { return false };
@@ -386,7 +386,7 @@ fn hold_opening(
     if protocol != PORT_TLS
         && connection.holds == 0
         && hold::is_possible(segment)
-        && hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD
+        && hold(ctx, segment, tuple, connection, tcp) == hold::HELD
     {
         return true;
     }
