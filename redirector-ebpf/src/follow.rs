@@ -12,7 +12,7 @@ use aya_ebpf::{
         generated::{bpf_sk_fullsock, bpf_tcp_sock},
     },
     macros::map,
-    maps::HashMap,
+    maps::{Array, HashMap},
     programs::TcContext,
 };
 use core::sync::atomic::{Ordering, compiler_fence};
@@ -29,9 +29,10 @@ use crate::{
     sockets::{self, TCP_ESTABLISHED, TCP_NEW_SYN_RECV},
 };
 
-/// The ports (host order) whose requests are read, and the [`name_bit`](redirector_common::name_bit)s of what is looked for in them.
+/// By port (host order): the [`name_bit`](redirector_common::name_bit)s of what is looked for in its requests; 0: they are not
+/// read. All ports, because each packet is looked up, and nothing is quicker.
 #[map]
-pub static INSPECTED_PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
+static INSPECTED_PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
 
 /// See [`Existing`].
 #[map]
@@ -64,14 +65,23 @@ pub const HELD: Seen = 1;
 /// It is the app's, and so is its connection.
 pub const FOLLOWED: Seen = 2;
 
+/// See [`INSPECTED_PORTS`].
+#[inline(always)]
+pub fn names_on(port: u16) -> u32 {
+    // SAFETY: the element lives as long as the program; an aligned word is not torn.
+    INSPECTED_PORTS.get_ptr(u32::from(port)).map_or(0, |names| unsafe { names.read_volatile() })
+}
+
 /// A segment from the client, or its copy: see [`opening`].
 #[inline(never)]
 pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool) -> Seen {
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
         return PASS;
     }
-    // SAFETY: the value is copied at once.
-    let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return PASS };
+    let names = names_on(tuple.app_port);
+    if names == 0 {
+        return PASS;
+    }
     let Some(len) = segment.payload_len(ctx) else { return PASS };
     let link = segment.link;
     if len == 0 || link == packet::UNKNOWN_LINK {
