@@ -6,7 +6,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     btf_maps::SkStorage,
     helpers::generated::{bpf_loop, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skb_load_bytes},
     macros::btf_map,
@@ -53,6 +53,7 @@ struct Part {
 /// What [`read_step`] works on, beside [`scanning::Work`].
 #[repr(C)]
 struct Reading {
+    packet: *mut __sk_buff,
     early: *mut Early,
     /// The sequence number of what is at 0 in the packet, as it were.
     origin: u64,
@@ -93,12 +94,13 @@ pub unsafe fn put_aside(
         connection.early_end = end;
     }
     connection.early = 1;
-    // The compiler is not to know the bounds: it would leave out what shows them to the verifier.
-    let len = black_box(payload.len.wrapping_sub(1) & (LONGEST - 1)) + 1;
-    let (part, at) = (black_box(early.parts), black_box(early.used));
-    if part >= MAX_PARTS || at >= ROOM {
+    // The compiler is not to know the bounds: it would leave out the checks that the verifier wants to see.
+    let (part, at, last) =
+        (black_box(early.parts), black_box(early.used), black_box(payload.len.wrapping_sub(1)));
+    if part >= MAX_PARTS || at >= ROOM || last >= LONGEST {
         return;
     }
+    let len = last + 1;
     // SAFETY: within the array, as was checked.
     unsafe {
         let to = early.bytes.as_mut_ptr().add(at as usize).cast();
@@ -117,7 +119,7 @@ pub unsafe fn put_aside(
 /// # Safety
 /// As [`put_aside`].
 #[inline(always)]
-pub unsafe fn read(origin: u32, socket: *mut bpf_sock) -> bool {
+pub unsafe fn read(ctx: &TcContext, origin: u32, socket: *mut bpf_sock) -> bool {
     // SAFETY: guaranteed by the caller.
     let early = unsafe { storage(socket, 0) };
     if early.is_null() {
@@ -125,7 +127,7 @@ pub unsafe fn read(origin: u32, socket: *mut bpf_sock) -> bool {
     }
     // SAFETY: valid as long as the socket; the connection is locked.
     unsafe { ((*early).cursor, (*early).tried) = (0, 0) };
-    let mut reading = Reading { early, origin: u64::from(origin) };
+    let mut reading = Reading { packet: ctx.skb.skb, early, origin: u64::from(origin) };
     // SAFETY: the callback takes what is given.
     unsafe {
         bpf_loop(
@@ -163,12 +165,12 @@ unsafe fn storage(socket: *mut bpf_sock, flags: u64) -> *mut Early {
 unsafe extern "C" fn read_step(_: u32, reading: *mut c_void) -> i64 {
     let Some(work) = scanning::work() else { return 1 };
     // SAFETY: the context is a `Reading`, whose storage is valid; `work` is this processor's alone.
-    let (work, early, origin) = unsafe {
+    let (work, packet, early, origin) = unsafe {
         let reading = reading.cast::<Reading>();
-        (&mut *work, &mut *(*reading).early, (*reading).origin as u32)
+        (&mut *work, (*reading).packet, &mut *(*reading).early, (*reading).origin as u32)
     };
     if !work.has_read_block() {
-        scanning::read_block(work);
+        scanning::redirector_step_requests(packet);
         return 0;
     }
     let cursor = black_box(early.cursor);

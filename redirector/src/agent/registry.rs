@@ -12,7 +12,7 @@ use super::{
     warden_command::PortError,
 };
 use crate::{
-    api::{CreateIntercept, Created, InterceptInfo, Status},
+    api::{CreateIntercept, Created, Datapath, InterceptInfo, Status},
     api_server::Caller,
     engine::{Intercept, Routes},
     target::{Target, netns::NetnsId, resolve::resolve},
@@ -347,7 +347,10 @@ impl Registry {
         if request.close_existing {
             host.can_close().await?;
         }
-        Choice::new(request.datapath, &request.matcher, inside_tls, host.inspection())
+        // Whoever does not want it does not wait for it.
+        let inspection = if request.datapath == Datapath::Proxy { Ok(()) } else { host.inspection().await };
+        let inspection = inspection.as_ref().map(drop).map_err(String::as_str);
+        Choice::new(request.datapath, &request.matcher, inside_tls, inspection)
             .map_err(RegistryError::CannotInspect)
     }
 
