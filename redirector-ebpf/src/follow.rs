@@ -6,7 +6,7 @@
 //! like a request; after a whole exchange (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
 
 use aya_ebpf::{
-    bindings::bpf_tcp_sock as TcpSock,
+    bindings::{bpf_sock as Sock, bpf_tcp_sock as TcpSock},
     helpers::{
         bpf_ktime_get_ns,
         generated::{bpf_sk_fullsock, bpf_tcp_sock},
@@ -22,6 +22,7 @@ use crate::{
     checksum,
     connection::{self, is_idle, may_have_said, start_listening, try_lock, unlock},
     counters::count,
+    early,
     hold::{self, hold},
     opening,
     packet::{self, Segment, TCP_RST, TCP_SYN, TCP_URG},
@@ -64,6 +65,8 @@ pub const PASS: Seen = 0;
 pub const HELD: Seen = 1;
 /// It is the app's, and so is its connection.
 pub const FOLLOWED: Seen = 2;
+/// The same, and it came before its turn. Only in here.
+const EARLY: Seen = 3;
 
 /// See [`INSPECTED_PORTS`].
 #[inline(always)]
@@ -105,14 +108,24 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
             if connection.is_null() || (*connection).raw != 0 || !try_lock(&mut *connection) {
                 return PASS;
             }
-            let held = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
+            let seen = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
                 leave_alone(&mut *connection, Raw::Ecn);
-                false
+                FOLLOWED
             } else {
-                read_request(ctx, segment, tuple, payload, names, &mut *connection, tcp)
+                read_request(ctx, segment, tuple, payload, names, &mut *connection, socket, tcp)
             };
+            if (*connection).early != 0 && is_past_early(&*connection) {
+                early::forget(&mut *connection, socket);
+            }
+            if seen == EARLY && early::matters(&*connection, segment, payload) {
+                if checksum::is_good(ctx, segment, payload) {
+                    early::put_aside(ctx, segment, payload.at, &mut *connection, socket);
+                } else {
+                    count(Counter::BadChecksum);
+                }
+            }
             unlock(&mut *connection);
-            if held { HELD } else { FOLLOWED }
+            if seen == HELD { HELD } else { FOLLOWED }
         }
     });
     if half_open {
@@ -133,8 +146,9 @@ fn read_request(
     payload: Payload,
     names: u32,
     connection: &mut Connection,
+    socket: *mut Sock,
     tcp: *mut TcpSock,
-) -> bool {
+) -> Seen {
     let len = payload.len;
     // SAFETY: the caller has a reference to the socket.
     let (rcv_nxt, snd_nxt) = unsafe { ((*tcp).rcv_nxt, (*tcp).snd_nxt) };
@@ -142,15 +156,17 @@ fn read_request(
     let mut seen = 0;
     // It was passed on to the app, which may have it although it does not say so.
     let mut passed_before = false;
+    // It is read once more.
+    let mut again = false;
     if connection.phase != Connection::UNKNOWN {
         if !may_have_said(connection, segment.ack) {
             // For something that the app has not said: it will not take it.
-            return false;
+            return FOLLOWED;
         }
         if connection.broken_epoch == connection.epoch {
             silence::is_broken(connection);
             if connection.raw != 0 {
-                return false;
+                return FOLLOWED;
             }
             lose_sight(connection);
         } else {
@@ -162,17 +178,22 @@ fn read_request(
                     // What we read the first time has not got to the app: it may have been damaged. In a body that
                     // would not matter. Or the kernel has put it aside, because a process is using the socket.
                     passed_before = true;
-                    lose_sight(connection);
+                    again = connection.phase == Connection::PROVEN
+                        && segment.seq == rcv_nxt
+                        && segment.seq == connection.began;
+                    if !again {
+                        lose_sight(connection);
+                    }
                 } else if behind as u32 >= len {
                     // We have it.
-                    return false;
+                    return FOLLOWED;
                 } else {
                     seen = behind as u32;
                 }
             } else if behind < 0 {
                 if (rcv_nxt.wrapping_sub(segment.seq) as i32) < 0 {
                     // Too early: some other segment was lost or overtaken, or it is none of this connection's.
-                    return false;
+                    return EARLY;
                 }
                 // The rest came too early, and was passed on.
                 if connection.request.pass_over(behind.wrapping_neg() as u32) {
@@ -195,32 +216,51 @@ fn read_request(
         }
     }
     if connection.phase == Connection::UNKNOWN {
-        if !expected {
-            return false;
-        }
         // SAFETY: as above.
         let fresh = unsafe { (*tcp).bytes_received == 0 && (*tcp).data_segs_out == 0 };
+        if !expected {
+            if fresh && segment.ack == snd_nxt && (rcv_nxt.wrapping_sub(segment.seq) as i32) < 0 {
+                connection.next = rcv_nxt;
+                return EARLY;
+            }
+            return FOLLOWED;
+        }
         if fresh {
             let protocol = protocol::of_opening(ctx, payload);
             if protocol != 0 {
-                return hold_opening(ctx, segment, tuple, payload, connection, tcp, protocol);
+                let held = hold_opening(ctx, segment, tuple, payload, connection, tcp, protocol);
+                return if held { HELD } else { FOLLOWED };
             }
         } else if !begins_like_a_request(ctx, payload) {
             connection.looks_like = protocol::of_any(ctx, payload);
-            return false;
+            return FOLLOWED;
         }
         let certain = fresh || was_quiet(tuple, tcp, segment);
         find(connection, segment, certain);
         seen = 0;
     }
 
-    let Some(work) = scanning::work() else { return false };
+    let Some(work) = scanning::work() else { return FOLLOWED };
     // SAFETY: this processor's alone while the program runs.
     let work = unsafe { &mut *work };
-    let at_start = seen == 0 && connection.request.is_at_start();
-    let at_boundary = at_start && is_idle(connection) && expected;
+    let mut notes = passed_before as u32 * PASSED_BEFORE;
     scanning::copy(&connection.request, &mut work.request);
     work.requests = connection.requests;
+    if again {
+        scanning::clear(&mut work.request);
+        work.requests = connection.requests_before;
+        notes |= AT_START;
+    } else if seen == 0 && connection.request.is_at_start() {
+        connection.began = segment.seq;
+        connection.requests_before = connection.requests;
+        notes |= AT_START;
+        if is_idle(connection) && expected {
+            notes |= AT_BOUNDARY;
+        }
+    } else if !connection.request.is_counted() {
+        notes |= WITHIN;
+    }
+    work.note(notes);
     work.head_requests = connection.head_requests;
     work.heads = 0;
     work.first_interesting = 0;
@@ -230,7 +270,12 @@ fn read_request(
     work.names = names;
     work.at = payload.at + seen;
     work.end = payload.at + len;
-    let finished = scanning::read_requests(ctx, work);
+    let mut finished = scanning::read_requests(ctx, work);
+    if connection.early != 0 && finished {
+        let origin = segment.seq.wrapping_sub(payload.at);
+        // SAFETY: the caller has a reference to the socket.
+        finished = unsafe { early::read(ctx, origin, socket) };
+    }
 
     let outstanding = work.requests.wrapping_sub(connection.responses);
     // The app may not get an urgent byte where we see it (RFC 9293 §3.8.5).
@@ -238,28 +283,33 @@ fn read_request(
     // What follows the answer may be another protocol. Until then it is a request like others.
     let switches = work.request.is_switched() && work.heads == 0 && work.request.is_interesting();
     let given_up = !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent;
+    let unjudged = work.heads == 0 && work.request.is_in_head();
+    let wanted = work.first_interesting != 0 || unjudged || switches;
+    let notes = work.notes();
+    // Others can be read again, should they come again.
+    if (given_up || wanted || notes & WITHIN != 0) && !checksum::is_good(ctx, segment, payload) {
+        count(Counter::BadChecksum);
+        return FOLLOWED;
+    }
     if given_up && (!switches || urgent) {
         give_up(connection, work.request, urgent);
-        return false;
+        return FOLLOWED;
     }
     if outstanding > 1 && connection.phase != Connection::PROVEN {
         lose_sight(connection);
-        return false;
+        return FOLLOWED;
     }
-    let unjudged = work.heads == 0 && work.request.is_in_head();
-    let wanted = work.first_interesting != 0 || unjudged || switches;
     let held_before = connection.holds != 0 && connection.held_seq == segment.seq;
     let mut not_held = if held_before { 0 } else { work.interesting };
     if held_before && connection.holds >= MAX_HOLDS {
         // The agent can't take it, or not in time; it shall not cost the client more.
         leave_alone(connection, Raw::HeldInVain);
-        return false;
+        return FOLLOWED;
     }
-    if at_start && wanted && !held_before && !passed_before {
-        if at_boundary && connection.phase >= Connection::LIKELY {
+    if notes & (AT_START | PASSED_BEFORE) == AT_START && wanted && !held_before {
+        if notes & AT_BOUNDARY != 0 && connection.phase >= Connection::LIKELY {
             match stop(ctx, segment, tuple, payload, connection, tcp) {
-                DROP => return true,
-                IGNORE => return false,
+                DROP => return HELD,
                 COUNT => not_held = 1,
                 _ => not_held = 0,
             }
@@ -273,7 +323,7 @@ fn read_request(
         if not_held != 0 {
             count(Counter::RefusedAtBoundary);
         }
-        return false;
+        return FOLLOWED;
     }
     if work.heads != 0 {
         count(Counter::Head);
@@ -286,7 +336,7 @@ fn read_request(
     }
     scanning::copy(&work.request, &mut connection.request);
     connection.head_requests = work.head_requests;
-    connection.next = segment.seq.wrapping_add(len);
+    connection.next = segment.seq.wrapping_add(work.end.wrapping_sub(payload.at));
     if work.heads != 0 {
         connection.body_from = segment.seq.wrapping_add(work.head_end.wrapping_sub(payload.at));
     }
@@ -297,17 +347,24 @@ fn read_request(
     // Last: the egress program may look at once.
     compiler_fence(Ordering::Release);
     connection.requests = work.requests;
-    false
+    FOLLOWED
 }
+
+/// Of a segment: it begins where a request is due;
+const AT_START: u32 = 1;
+/// and all is said and done before it.
+const AT_BOUNDARY: u32 = 2;
+/// It was passed on before, to the app, which may have it although it does not say so.
+const PASSED_BEFORE: u32 = 4;
+/// It begins within what must not be missed.
+const WITHIN: u32 = 8;
 
 /// What is to become of a segment that should not reach the app.
 const DROP: u32 = 1;
-/// The app will drop it.
-const IGNORE: u32 = 2;
 /// It is not certain that a request was due.
-const COUNT: u32 = 3;
+const COUNT: u32 = 2;
 /// It can't be held, which is counted.
-const PASS_ON: u32 = 4;
+const PASS_ON: u32 = 3;
 
 #[inline(always)]
 fn stop(
@@ -318,10 +375,6 @@ fn stop(
     connection: &mut Connection,
     tcp: *mut TcpSock,
 ) -> u32 {
-    if !checksum::is_good(ctx, segment, payload) {
-        count(Counter::BadChecksum);
-        return IGNORE;
-    }
     if !hold::is_possible(segment) {
         return PASS_ON;
     }
@@ -329,6 +382,12 @@ fn stop(
         return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
     }
     if hold(ctx, segment, tuple, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
+}
+
+/// The copies of early segments are of no use any more.
+#[inline(always)]
+fn is_past_early(connection: &Connection) -> bool {
+    connection.raw != 0 || (connection.next.wrapping_sub(connection.early_end) as i32) >= 0
 }
 
 /// The request is none, or none that can be followed.
@@ -413,6 +472,7 @@ pub fn leave_alone(connection: &mut Connection, reason: Raw) {
 #[inline(always)]
 fn lose_sight(connection: &mut Connection) {
     connection.phase = Connection::UNKNOWN;
+    connection.early_end = connection.next;
     count(Counter::LostSight);
 }
 

@@ -22,6 +22,7 @@ mod bare_ack;
 mod checksum;
 mod connection;
 mod counters;
+mod early;
 mod follow;
 mod heartbeat;
 mod hold;

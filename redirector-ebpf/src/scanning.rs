@@ -21,7 +21,7 @@ static NEEDLES: HashMap<Needle, u32> = HashMap::with_max_entries(4096, 1);
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
 /// Turns of a scan in a packet of 64 KiB: blocks, names, values, bodies. More is given up.
-const MAX_STEPS: u32 = 16_384;
+pub const MAX_STEPS: u32 = 16_384;
 
 /// What a scan works on: in a map, because the verifier does not follow what is in there.
 ///
@@ -46,6 +46,8 @@ pub struct Work {
     pub interesting: u32,
     /// See [`name_bit`].
     pub names: u32,
+    /// See [`Work::note`].
+    notes: u32,
     /// The next byte, counted from the start of the packet, and the end of the payload.
     pub at: u32,
     pub end: u32,
@@ -53,6 +55,43 @@ pub struct Work {
     block_at: u32,
     block_end: u32,
     block: Block,
+}
+
+impl Work {
+    /// Keeps what the caller knows while it has the payload read. Here the verifier does not follow it, and does not look at
+    /// what comes then for each way that led there.
+    #[inline(always)]
+    pub fn note(&mut self, notes: u32) {
+        // SAFETY: it is a field of this.
+        unsafe { (&raw mut self.notes).write_volatile(notes) };
+    }
+
+    #[inline(always)]
+    pub fn notes(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (&raw const self.notes).read_volatile() }
+    }
+
+    #[inline(always)]
+    pub fn has_read_block(&self) -> bool {
+        let (at, end) = rest_of_block(self);
+        at >= end
+    }
+
+    /// The block, to be filled.
+    #[inline(always)]
+    pub fn block_words(&mut self) -> *mut u64 {
+        self.block.bytes.as_mut_ptr().cast()
+    }
+
+    /// So many bytes of what is in the block now follow what was read.
+    #[inline(always)]
+    pub fn begin_block(&mut self, len: u32) {
+        self.block_at = 0;
+        self.block_end = len;
+        self.at = self.end + len;
+        self.end = self.at;
+    }
 }
 
 /// Parts of messages that are read before a step ends.

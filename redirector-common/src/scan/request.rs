@@ -167,6 +167,12 @@ impl RequestScan {
         !self.is_in_head() && self.0.flags & CHUNKED == 0
     }
 
+    /// The next bytes, so many of them, are of a body of a known length.
+    #[inline(always)]
+    pub fn is_within_body(&self, bytes: u32) -> bool {
+        self.0.is_within_body(bytes)
+    }
+
     /// Goes past bytes that were not seen. False: nothing is known without them.
     #[inline(always)]
     pub fn pass_over(&mut self, bytes: u32) -> bool {
