@@ -77,11 +77,11 @@ pub fn names_on(port: u16) -> u32 {
 
 /// A segment from the client, or its copy: see [`opening`].
 #[inline(never)]
-pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool) -> Seen {
+pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
         return PASS;
     }
-    let names = names_on(tuple.app_port);
+    let names = names_on(u16::from_be_bytes(segment.destination_port));
     if names == 0 {
         return PASS;
     }
@@ -112,7 +112,7 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
                 leave_alone(&mut *connection, Raw::Ecn);
                 FOLLOWED
             } else {
-                read_request(ctx, segment, tuple, payload, names, &mut *connection, socket, tcp)
+                read_request(ctx, segment, payload, names, &mut *connection, socket, tcp)
             };
             if (*connection).early != 0 && is_past_early(&*connection) {
                 early::forget(&mut *connection, socket);
@@ -142,7 +142,6 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
 fn read_request(
     ctx: &TcContext,
     segment: &Segment,
-    tuple: &Tuple,
     payload: Payload,
     names: u32,
     connection: &mut Connection,
@@ -228,14 +227,14 @@ fn read_request(
         if fresh {
             let protocol = protocol::of_opening(ctx, payload);
             if protocol != 0 {
-                let held = hold_opening(ctx, segment, tuple, payload, connection, tcp, protocol);
+                let held = hold_opening(ctx, segment, payload, connection, tcp, protocol);
                 return if held { HELD } else { FOLLOWED };
             }
         } else if !begins_like_a_request(ctx, payload) {
             connection.looks_like = protocol::of_any(ctx, payload);
             return FOLLOWED;
         }
-        let certain = fresh || was_quiet(tuple, tcp, segment);
+        let certain = fresh || was_quiet(tcp, segment);
         find(connection, segment, certain);
         seen = 0;
     }
@@ -266,7 +265,7 @@ fn read_request(
     work.first_interesting = 0;
     work.head_end = 0;
     work.interesting = 0;
-    work.port = u32::from(tuple.app_port);
+    work.port = u32::from(u16::from_be_bytes(segment.destination_port));
     work.names = names;
     work.at = payload.at + seen;
     work.end = payload.at + len;
@@ -308,7 +307,7 @@ fn read_request(
     }
     if notes & (AT_START | PASSED_BEFORE) == AT_START && wanted && !held_before {
         if notes & AT_BOUNDARY != 0 && connection.phase >= Connection::LIKELY {
-            match stop(ctx, segment, tuple, payload, connection, tcp) {
+            match stop(ctx, segment, connection, tcp) {
                 DROP => return HELD,
                 COUNT => not_held = 1,
                 _ => not_held = 0,
@@ -367,21 +366,14 @@ const COUNT: u32 = 2;
 const PASS_ON: u32 = 3;
 
 #[inline(always)]
-fn stop(
-    ctx: &TcContext,
-    segment: &Segment,
-    tuple: &Tuple,
-    payload: Payload,
-    connection: &mut Connection,
-    tcp: *mut TcpSock,
-) -> u32 {
+fn stop(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp: *mut TcpSock) -> u32 {
     if !hold::is_possible(segment) {
         return PASS_ON;
     }
     if connection.phase == Connection::LIKELY {
         return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
     }
-    if hold(ctx, segment, tuple, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
+    if hold(ctx, segment, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
 }
 
 /// The copies of early segments are of no use any more.
@@ -421,7 +413,8 @@ fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
 
 /// Nothing was on the way when the inspection began, and nothing has been said since.
 #[inline(never)]
-fn was_quiet(tuple: &Tuple, tcp: *mut TcpSock, segment: &Segment) -> bool {
+fn was_quiet(tcp: *mut TcpSock, segment: &Segment) -> bool {
+    let tuple = &segment.incoming();
     // SAFETY: the value is copied at once.
     let Some(existing) = (unsafe { EXISTING.get(tuple) }).copied() else { return false };
     // It says something once.
@@ -439,7 +432,6 @@ fn was_quiet(tuple: &Tuple, tcp: *mut TcpSock, segment: &Segment) -> bool {
 fn hold_opening(
     ctx: &TcContext,
     segment: &Segment,
-    tuple: &Tuple,
     payload: Payload,
     connection: &mut Connection,
     tcp: *mut TcpSock,
@@ -450,12 +442,12 @@ fn hold_opening(
         count(Counter::BadChecksum);
         return false;
     }
-    protocol::note(tuple.app_port, protocol);
+    protocol::note(u16::from_be_bytes(segment.destination_port), protocol);
     // Without the service's key, parking TLS gains nothing; with it, its connections are the agent's from their start.
     if protocol != PORT_TLS
         && connection.holds == 0
         && hold::is_possible(segment)
-        && hold(ctx, segment, tuple, connection, tcp) == hold::HELD
+        && hold(ctx, segment, connection, tcp) == hold::HELD
     {
         return true;
     }
