@@ -164,7 +164,10 @@ fn read_request(
             if behind > 0 {
                 let body = connection.request.is_counted()
                     && (segment.seq.wrapping_sub(connection.body_from) as i32) >= 0;
-                if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0 && !body {
+                if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0
+                    && !body
+                    && !is_known(connection, segment.seq, len)
+                {
                     // What we read the first time has not got to the app: it may have been damaged. In a body that
                     // would not matter. Or the kernel has put it aside, because a process is using the socket.
                     passed_before = true;
@@ -325,6 +328,9 @@ fn read_request(
         count(Counter::RefusedAtBoundary);
     }
     scanning::copy(&work.request, &mut connection.request);
+    if connection.early != 0 && work.known_from != work.known_to {
+        (connection.known_from, connection.known_to) = (work.known_from, work.known_to);
+    }
     connection.head_requests = work.head_requests;
     connection.next = segment.seq.wrapping_add(work.end.wrapping_sub(payload.at));
     if work.heads != 0 {
@@ -372,6 +378,14 @@ fn stop(
         return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
     }
     if hold(ctx, segment, tuple, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
+}
+
+/// All of the segment was passed over, or is known by copies.
+#[inline(always)]
+fn is_known(connection: &Connection, seq: u32, len: u32) -> bool {
+    let all = connection.known_to.wrapping_sub(connection.known_from);
+    let from = seq.wrapping_sub(connection.known_from);
+    from < all && len <= all - from
 }
 
 /// The copies of early segments are of no use any more.
