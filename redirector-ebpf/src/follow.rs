@@ -1,9 +1,10 @@
 //! Door C: follows the requests and responses of connections that the app has, so that it is known where the next request
 //! begins, and stops those that may be a developer's. (Responses: see `responses`.)
 //!
-//! A gap in a head, or a segment that the app had to be sent again, ends what is known (`UNKNOWN`). It begins again with a
-//! segment that is exactly what the app expects next, at a time when the app has said all it had to say, and that looks
-//! like a request; after a whole exchange (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
+//! What comes before its turn is read when its turn comes (`early`). A gap that is not closed so, or a part of a request that the app
+//! had to be sent again, ends what is known (`UNKNOWN`). It begins again with a segment that is exactly what the app expects
+//! next, at a time when the app has said all it had to say, and that looks like a request; after a whole exchange
+//! (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
 
 use aya_ebpf::{
     bindings::{bpf_sock as Sock, bpf_tcp_sock as TcpSock},
