@@ -59,7 +59,7 @@ struct Reading {
     origin: u64,
 }
 
-/// Whether a copy of it may be needed: not of what is in a body of a known length.
+/// Whether a copy of it may be needed: not of what is all within a body of a known length, or a chunk.
 #[inline(always)]
 pub fn matters(connection: &Connection, segment: &Segment, payload: Payload) -> bool {
     /// From the first byte that is missing. More no app has room for, as a rule.
@@ -127,6 +127,10 @@ pub unsafe fn read(ctx: &TcContext, origin: u32, socket: *mut bpf_sock) -> bool 
     }
     // SAFETY: valid as long as the socket; the connection is locked.
     unsafe { ((*early).cursor, (*early).tried) = (0, 0) };
+    if let Some(work) = scanning::work() {
+        // SAFETY: this processor's alone while the program runs.
+        unsafe { ((*work).known_from, (*work).known_to) = (0, 0) };
+    }
     let mut reading = Reading { packet: ctx.skb.skb, early, origin: u64::from(origin) };
     // SAFETY: the callback takes what is given.
     unsafe {
@@ -160,26 +164,46 @@ unsafe fn storage(socket: *mut bpf_sock, flags: u64) -> *mut Early {
     unsafe { bpf_sk_storage_get(map, socket.cast(), core::ptr::null_mut(), flags) }.cast()
 }
 
-/// Reads a block, or looks whether the next part is the one that goes on. 0: go on.
+/// Reads a block, or looks for the next. 0: go on.
 #[inline(never)]
 unsafe extern "C" fn read_step(_: u32, reading: *mut c_void) -> i64 {
     let Some(work) = scanning::work() else { return 1 };
-    // SAFETY: the context is a `Reading`, whose storage is valid; `work` is this processor's alone.
-    let (work, packet, early, origin) = unsafe {
-        let reading = reading.cast::<Reading>();
-        (&mut *work, (*reading).packet, &mut *(*reading).early, (*reading).origin as u32)
-    };
-    if !work.has_read_block() {
-        scanning::redirector_step_requests(packet);
-        return 0;
+    let reading = reading.cast::<Reading>();
+    // SAFETY: the context is a `Reading`, and `work` is this processor's alone.
+    unsafe {
+        if (*work).has_read_block() {
+            return find_block(&mut *reading);
+        }
+        scanning::redirector_step_requests((*reading).packet);
     }
+    0
+}
+
+/// Looks whether the part at hand is the one that goes on. 0: go on. (Apart, so that there is room on the stack.)
+#[inline(never)]
+fn find_block(reading: &mut Reading) -> i64 {
+    let Some(work) = scanning::work() else { return 1 };
+    // SAFETY: this processor's alone while the program runs; the storage is valid.
+    let (work, early, origin) = unsafe { (&mut *work, &mut *reading.early, reading.origin as u32) };
     let cursor = black_box(early.cursor);
     if cursor >= MAX_PARTS {
         return 1;
     }
     // SAFETY: within the array, as was checked.
     let Part { seq, len, at } = unsafe { *early.part.as_ptr().add(cursor as usize) };
-    let done = origin.wrapping_add(work.end).wrapping_sub(seq);
+    let next = origin.wrapping_add(work.end);
+    let done = next.wrapping_sub(seq);
+    if cursor < early.parts && (done as i32) < 0 && work.request.pass_over(done.wrapping_neg()) {
+        // Of what is in between there is no copy: it is of a chunk, and may not even have come.
+        if work.known_from == work.known_to {
+            work.known_from = next;
+        }
+        work.known_to = seq;
+        work.end = seq.wrapping_sub(origin);
+        work.at = work.end;
+        early.tried = 0;
+        return 0;
+    }
     if cursor >= early.parts || done >= len {
         early.cursor = if cursor + 1 < early.parts { cursor + 1 } else { 0 };
         early.tried += 1;

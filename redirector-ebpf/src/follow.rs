@@ -1,9 +1,10 @@
 //! Door C: follows the requests and responses of connections that the app has, so that it is known where the next request
 //! begins, and stops those that may be a developer's. (Responses: see `responses`.)
 //!
-//! A gap in a head, or a segment that the app had to be sent again, ends what is known (`UNKNOWN`). It begins again with a
-//! segment that is exactly what the app expects next, at a time when the app has said all it had to say, and that looks
-//! like a request; after a whole exchange (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
+//! What comes before its turn is read when its turn comes (`early`). A gap that is not closed so, or a part of a request that the app
+//! had to be sent again, ends what is known (`UNKNOWN`). It begins again with a segment that is exactly what the app expects
+//! next, at a time when the app has said all it had to say, and that looks like a request; after a whole exchange
+//! (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
 
 use aya_ebpf::{
     bindings::{bpf_sock as Sock, bpf_tcp_sock as TcpSock},
@@ -173,7 +174,10 @@ fn read_request(
             if behind > 0 {
                 let body = connection.request.is_counted()
                     && (segment.seq.wrapping_sub(connection.body_from) as i32) >= 0;
-                if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0 && !body {
+                if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0
+                    && !body
+                    && !is_known(connection, segment.seq, len)
+                {
                     // What we read the first time has not got to the app: it may have been damaged. In a body that
                     // would not matter. Or the kernel has put it aside, because a process is using the socket.
                     passed_before = true;
@@ -334,6 +338,9 @@ fn read_request(
         count(Counter::RefusedAtBoundary);
     }
     scanning::copy(&work.request, &mut connection.request);
+    if connection.early != 0 && work.known_from != work.known_to {
+        (connection.known_from, connection.known_to) = (work.known_from, work.known_to);
+    }
     connection.head_requests = work.head_requests;
     connection.next = segment.seq.wrapping_add(work.end.wrapping_sub(payload.at));
     if work.heads != 0 {
@@ -374,6 +381,14 @@ fn stop(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp: *m
         return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
     }
     if hold(ctx, segment, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
+}
+
+/// All of the segment was passed over, or is known by copies.
+#[inline(always)]
+fn is_known(connection: &Connection, seq: u32, len: u32) -> bool {
+    let all = connection.known_to.wrapping_sub(connection.known_from);
+    let from = seq.wrapping_sub(connection.known_from);
+    from < all && len <= all - from
 }
 
 /// The copies of early segments are of no use any more.

@@ -143,8 +143,11 @@ fn send_in_order(connection: &mut TcpStream, request: &str, order: &[usize]) {
     for &piece in order {
         let position = Position { seq: seq + 1000 * piece as u32, ack };
         forged::send(connection, position, pieces[piece]);
-        thread::sleep(SHORT);
+        if order.len() < 10 {
+            thread::sleep(SHORT);
+        }
     }
+    thread::sleep(SHORT);
     connection.write_all(request.as_bytes()).unwrap();
 }
 
@@ -176,6 +179,32 @@ fn chunked_bodies_and_heads_are_read_in_their_order_whatever_order_they_come_in(
         send_in_order(&mut connection, &upload, &[2, 1, 0]);
         read_answers(&mut connection, 1);
         client.counted(&[("lost_sight", 0)]);
+    });
+}
+
+#[test]
+fn chunks_may_be_longer_than_what_is_kept_of_them() {
+    with_client(|client| {
+        inspected::run("sysctl -qw net.ipv4.tcp_slow_start_after_idle=0");
+        let mut connection = connected(client);
+        // So that the client sends all of the next ones at once: it does not believe that what it has not sent is there.
+        let body = "x".repeat(60_000);
+        for _ in 0..8 {
+            ask(&mut connection, &format!("POST / HTTP/1.1\r\nContent-Length: 60000\r\n\r\n{body}"), 1);
+        }
+        // Less than the app's kernel takes at once, and more than copies are kept of.
+        let chunk = format!("4a38\r\n{}\r\n", "x".repeat(0x4a38));
+        let upload =
+            format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunk.repeat(3));
+        let last = upload.len() / 1000;
+        for missing in [&[5][..], &[5, 6], &[5, 30], &[5, 30, last]] {
+            let early = (0..=last).filter(|piece| !missing.contains(piece));
+            // All but these; then the first of them. What else is missing only the client sends.
+            let order: Vec<_> = early.chain([5]).collect();
+            send_in_order(&mut connection, &upload, &order);
+            read_answers(&mut connection, 1);
+        }
+        still_followed(client, &mut connection);
     });
 }
 

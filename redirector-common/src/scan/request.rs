@@ -167,7 +167,7 @@ impl RequestScan {
         !self.is_in_head() && self.0.flags & CHUNKED == 0
     }
 
-    /// The next bytes, so many of them, are of a body of a known length.
+    /// The next bytes, so many of them, could be [passed over](Self::pass_over).
     #[inline(always)]
     pub fn is_within_body(&self, bytes: u32) -> bool {
         self.0.is_within_body(bytes)
