@@ -8,10 +8,7 @@
 
 use aya_ebpf::{
     bindings::{bpf_sock as Sock, bpf_tcp_sock as TcpSock},
-    helpers::{
-        bpf_ktime_get_ns,
-        generated::{bpf_sk_fullsock, bpf_tcp_sock},
-    },
+    helpers::{bpf_ktime_get_ns, generated::bpf_tcp_sock},
     macros::map,
     maps::{Array, HashMap},
     programs::TcContext,
@@ -96,11 +93,12 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
     let seen = sockets::look_up(ctx, segment, |socket| {
         // SAFETY: the socket is referenced while this runs.
         unsafe {
-            half_open = (*socket).state == TCP_NEW_SYN_RECV;
-            let socket = bpf_sk_fullsock(socket);
-            if socket.is_null() || (*socket).state != TCP_ESTABLISHED {
+            let state = (*socket).state;
+            half_open = state == TCP_NEW_SYN_RECV;
+            if state != TCP_ESTABLISHED {
                 return PASS;
             }
+            // It is full: the helpers make sure of it.
             let tcp = bpf_tcp_sock(socket);
             if tcp.is_null() {
                 return PASS;

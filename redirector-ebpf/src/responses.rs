@@ -1,9 +1,6 @@
 //! The egress half of `follow`: the answers of the app.
 
-use aya_ebpf::{
-    helpers::{bpf_ktime_get_ns, generated::bpf_sk_fullsock},
-    programs::TcContext,
-};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TcContext};
 use redirector_common::{Connection, Raw, Tuple};
 
 use crate::{
@@ -26,10 +23,7 @@ pub fn read(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
         if socket.is_null() {
             return false;
         }
-        let socket = bpf_sk_fullsock(socket);
-        if socket.is_null() {
-            return false;
-        }
+        // If it is not full, the helper says that nothing is known.
         let connection = connection::known(socket);
         if connection.is_null() || (*connection).raw != 0 {
             return false;
