@@ -44,6 +44,15 @@ pub struct Connection {
     pub broken_epoch: u32,
     /// Where the body of the latest request begins, or would.
     pub body_from: u32,
+    /// The latest segment that began where a request was due, and `requests` before it.
+    pub began: u32,
+    pub requests_before: u32,
+    /// Not 0: of segments that came before their turn there are copies; the last of them ends at `early_end`.
+    pub early: u32,
+    pub early_end: u32,
+    /// Between these two all was passed over, or is known by copies: it may come any time.
+    pub known_from: u32,
+    pub known_to: u32,
     /// The end of what the app has sent, or is just sending.
     pub sent_end: u64,
     /// Until it is [`Self::PROVEN`]: when the last request came, when the app last sent something, and the longest time

@@ -1,18 +1,16 @@
 //! Door C: follows the requests and responses of connections that the app has, so that it is known where the next request
 //! begins, and stops those that may be a developer's. (Responses: see `responses`.)
 //!
-//! A gap in a head, or a segment that the app had to be sent again, ends what is known (`UNKNOWN`). It begins again with a
-//! segment that is exactly what the app expects next, at a time when the app has said all it had to say, and that looks
-//! like a request; after a whole exchange (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
+//! What comes before its turn is read when its turn comes (`early`). A gap that is not closed so, or a part of a request that the app
+//! had to be sent again, ends what is known (`UNKNOWN`). It begins again with a segment that is exactly what the app expects
+//! next, at a time when the app has said all it had to say, and that looks like a request; after a whole exchange
+//! (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
 
 use aya_ebpf::{
-    bindings::bpf_tcp_sock as TcpSock,
-    helpers::{
-        bpf_ktime_get_ns,
-        generated::{bpf_sk_fullsock, bpf_tcp_sock},
-    },
+    bindings::{bpf_sock as Sock, bpf_tcp_sock as TcpSock},
+    helpers::{bpf_ktime_get_ns, generated::bpf_tcp_sock},
     macros::map,
-    maps::HashMap,
+    maps::{Array, HashMap},
     programs::TcContext,
 };
 use core::sync::atomic::{Ordering, compiler_fence};
@@ -22,6 +20,7 @@ use crate::{
     checksum,
     connection::{self, is_idle, may_have_said, start_listening, try_lock, unlock},
     counters::count,
+    early,
     hold::{self, hold},
     opening,
     packet::{self, Segment, TCP_RST, TCP_SYN, TCP_URG},
@@ -29,9 +28,10 @@ use crate::{
     sockets::{self, TCP_ESTABLISHED, TCP_NEW_SYN_RECV},
 };
 
-/// The ports (host order) whose requests are read, and the [`name_bit`](redirector_common::name_bit)s of what is looked for in them.
+/// By port (host order): the [`name_bit`](redirector_common::name_bit)s of what is looked for in its requests; 0: they are not
+/// read. All ports, because each packet is looked up, and nothing is quicker.
 #[map]
-pub static INSPECTED_PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
+static INSPECTED_PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
 
 /// See [`Existing`].
 #[map]
@@ -63,17 +63,28 @@ pub const PASS: Seen = 0;
 pub const HELD: Seen = 1;
 /// It is the app's, and so is its connection.
 pub const FOLLOWED: Seen = 2;
+/// The same, and it came before its turn. Only in here.
+const EARLY: Seen = 3;
+
+/// See [`INSPECTED_PORTS`].
+#[inline(always)]
+pub fn names_on(port: u16) -> u32 {
+    // SAFETY: the element lives as long as the program; an aligned word is not torn.
+    INSPECTED_PORTS.get_ptr(u32::from(port)).map_or(0, |names| unsafe { names.read_volatile() })
+}
 
 /// A segment from the client, or its copy: see [`opening`].
 #[inline(never)]
-pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool) -> Seen {
+pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
         return PASS;
     }
-    // SAFETY: the value is copied at once.
-    let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return PASS };
+    let names = names_on(u16::from_be_bytes(segment.destination_port));
+    if names == 0 {
+        return PASS;
+    }
     let Some(len) = segment.payload_len(ctx) else { return PASS };
-    let link = packet::link_len(ctx);
+    let link = segment.link;
     if len == 0 || link == packet::UNKNOWN_LINK {
         return PASS;
     }
@@ -82,11 +93,12 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
     let seen = sockets::look_up(ctx, segment, |socket| {
         // SAFETY: the socket is referenced while this runs.
         unsafe {
-            half_open = (*socket).state == TCP_NEW_SYN_RECV;
-            let socket = bpf_sk_fullsock(socket);
-            if socket.is_null() || (*socket).state != TCP_ESTABLISHED {
+            let state = (*socket).state;
+            half_open = state == TCP_NEW_SYN_RECV;
+            if state != TCP_ESTABLISHED {
                 return PASS;
             }
+            // It is full: the helpers make sure of it.
             let tcp = bpf_tcp_sock(socket);
             if tcp.is_null() {
                 return PASS;
@@ -95,14 +107,24 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
             if connection.is_null() || (*connection).raw != 0 || !try_lock(&mut *connection) {
                 return PASS;
             }
-            let held = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
+            let seen = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
                 leave_alone(&mut *connection, Raw::Ecn);
-                false
+                FOLLOWED
             } else {
-                read_request(ctx, segment, tuple, payload, names, &mut *connection, tcp)
+                read_request(ctx, segment, payload, names, &mut *connection, socket, tcp)
             };
+            if (*connection).early != 0 && is_past_early(&*connection) {
+                early::forget(&mut *connection, socket);
+            }
+            if seen == EARLY && early::matters(&*connection, segment, payload) {
+                if checksum::is_good(ctx, segment, payload) {
+                    early::put_aside(ctx, segment, payload.at, &mut *connection, socket);
+                } else {
+                    count(Counter::BadChecksum);
+                }
+            }
             unlock(&mut *connection);
-            if held { HELD } else { FOLLOWED }
+            if seen == HELD { HELD } else { FOLLOWED }
         }
     });
     if half_open {
@@ -119,12 +141,12 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
 fn read_request(
     ctx: &TcContext,
     segment: &Segment,
-    tuple: &Tuple,
     payload: Payload,
     names: u32,
     connection: &mut Connection,
+    socket: *mut Sock,
     tcp: *mut TcpSock,
-) -> bool {
+) -> Seen {
     let len = payload.len;
     // SAFETY: the caller has a reference to the socket.
     let (rcv_nxt, snd_nxt) = unsafe { ((*tcp).rcv_nxt, (*tcp).snd_nxt) };
@@ -132,15 +154,17 @@ fn read_request(
     let mut seen = 0;
     // It was passed on to the app, which may have it although it does not say so.
     let mut passed_before = false;
+    // It is read once more.
+    let mut again = false;
     if connection.phase != Connection::UNKNOWN {
         if !may_have_said(connection, segment.ack) {
             // For something that the app has not said: it will not take it.
-            return false;
+            return FOLLOWED;
         }
         if connection.broken_epoch == connection.epoch {
             silence::is_broken(connection);
             if connection.raw != 0 {
-                return false;
+                return FOLLOWED;
             }
             lose_sight(connection);
         } else {
@@ -148,21 +172,29 @@ fn read_request(
             if behind > 0 {
                 let body = connection.request.is_counted()
                     && (segment.seq.wrapping_sub(connection.body_from) as i32) >= 0;
-                if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0 && !body {
+                if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0
+                    && !body
+                    && !is_known(connection, segment.seq, len)
+                {
                     // What we read the first time has not got to the app: it may have been damaged. In a body that
                     // would not matter. Or the kernel has put it aside, because a process is using the socket.
                     passed_before = true;
-                    lose_sight(connection);
+                    again = connection.phase == Connection::PROVEN
+                        && segment.seq == rcv_nxt
+                        && segment.seq == connection.began;
+                    if !again {
+                        lose_sight(connection);
+                    }
                 } else if behind as u32 >= len {
                     // We have it.
-                    return false;
+                    return FOLLOWED;
                 } else {
                     seen = behind as u32;
                 }
             } else if behind < 0 {
                 if (rcv_nxt.wrapping_sub(segment.seq) as i32) < 0 {
                     // Too early: some other segment was lost or overtaken, or it is none of this connection's.
-                    return false;
+                    return EARLY;
                 }
                 // The rest came too early, and was passed on.
                 if connection.request.pass_over(behind.wrapping_neg() as u32) {
@@ -185,42 +217,66 @@ fn read_request(
         }
     }
     if connection.phase == Connection::UNKNOWN {
-        if !expected {
-            return false;
-        }
         // SAFETY: as above.
         let fresh = unsafe { (*tcp).bytes_received == 0 && (*tcp).data_segs_out == 0 };
+        if !expected {
+            if fresh && segment.ack == snd_nxt && (rcv_nxt.wrapping_sub(segment.seq) as i32) < 0 {
+                connection.next = rcv_nxt;
+                return EARLY;
+            }
+            return FOLLOWED;
+        }
         if fresh {
             let protocol = protocol::of_opening(ctx, payload);
             if protocol != 0 {
-                return hold_opening(ctx, segment, tuple, payload, connection, tcp, protocol);
+                let held = hold_opening(ctx, segment, payload, connection, tcp, protocol);
+                return if held { HELD } else { FOLLOWED };
             }
         } else if !begins_like_a_request(ctx, payload) {
             connection.looks_like = protocol::of_any(ctx, payload);
-            return false;
+            return FOLLOWED;
         }
-        let certain = fresh || was_quiet(tuple, tcp, segment);
+        let certain = fresh || was_quiet(tcp, segment);
         find(connection, segment, certain);
         seen = 0;
     }
 
-    let Some(work) = scanning::work() else { return false };
+    let Some(work) = scanning::work() else { return FOLLOWED };
     // SAFETY: this processor's alone while the program runs.
     let work = unsafe { &mut *work };
-    let at_start = seen == 0 && connection.request.is_at_start();
-    let at_boundary = at_start && is_idle(connection) && expected;
+    let mut notes = passed_before as u32 * PASSED_BEFORE;
     scanning::copy(&connection.request, &mut work.request);
     work.requests = connection.requests;
+    if again {
+        scanning::clear(&mut work.request);
+        work.requests = connection.requests_before;
+        notes |= AT_START;
+    } else if seen == 0 && connection.request.is_at_start() {
+        connection.began = segment.seq;
+        connection.requests_before = connection.requests;
+        notes |= AT_START;
+        if is_idle(connection) && expected {
+            notes |= AT_BOUNDARY;
+        }
+    } else if !connection.request.is_counted() {
+        notes |= WITHIN;
+    }
+    work.note(notes);
     work.head_requests = connection.head_requests;
     work.heads = 0;
     work.first_interesting = 0;
     work.head_end = 0;
     work.interesting = 0;
-    work.port = u32::from(tuple.app_port);
+    work.port = u32::from(u16::from_be_bytes(segment.destination_port));
     work.names = names;
     work.at = payload.at + seen;
     work.end = payload.at + len;
-    let finished = scanning::read_requests(ctx, work);
+    let mut finished = scanning::read_requests(ctx, work);
+    if connection.early != 0 && finished {
+        let origin = segment.seq.wrapping_sub(payload.at);
+        // SAFETY: the caller has a reference to the socket.
+        finished = unsafe { early::read(ctx, origin, socket) };
+    }
 
     let outstanding = work.requests.wrapping_sub(connection.responses);
     // The app may not get an urgent byte where we see it (RFC 9293 §3.8.5).
@@ -228,28 +284,33 @@ fn read_request(
     // What follows the answer may be another protocol. Until then it is a request like others.
     let switches = work.request.is_switched() && work.heads == 0 && work.request.is_interesting();
     let given_up = !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent;
+    let unjudged = work.heads == 0 && work.request.is_in_head();
+    let wanted = work.first_interesting != 0 || unjudged || switches;
+    let notes = work.notes();
+    // Others can be read again, should they come again.
+    if (given_up || wanted || notes & WITHIN != 0) && !checksum::is_good(ctx, segment, payload) {
+        count(Counter::BadChecksum);
+        return FOLLOWED;
+    }
     if given_up && (!switches || urgent) {
         give_up(connection, work.request, urgent);
-        return false;
+        return FOLLOWED;
     }
     if outstanding > 1 && connection.phase != Connection::PROVEN {
         lose_sight(connection);
-        return false;
+        return FOLLOWED;
     }
-    let unjudged = work.heads == 0 && work.request.is_in_head();
-    let wanted = work.first_interesting != 0 || unjudged || switches;
     let held_before = connection.holds != 0 && connection.held_seq == segment.seq;
     let mut not_held = if held_before { 0 } else { work.interesting };
     if held_before && connection.holds >= MAX_HOLDS {
         // The agent can't take it, or not in time; it shall not cost the client more.
         leave_alone(connection, Raw::HeldInVain);
-        return false;
+        return FOLLOWED;
     }
-    if at_start && wanted && !held_before && !passed_before {
-        if at_boundary && connection.phase >= Connection::LIKELY {
-            match stop(ctx, segment, tuple, payload, connection, tcp) {
-                DROP => return true,
-                IGNORE => return false,
+    if notes & (AT_START | PASSED_BEFORE) == AT_START && wanted && !held_before {
+        if notes & AT_BOUNDARY != 0 && connection.phase >= Connection::LIKELY {
+            match stop(ctx, segment, connection, tcp) {
+                DROP => return HELD,
                 COUNT => not_held = 1,
                 _ => not_held = 0,
             }
@@ -263,7 +324,7 @@ fn read_request(
         if not_held != 0 {
             count(Counter::RefusedAtBoundary);
         }
-        return false;
+        return FOLLOWED;
     }
     if work.heads != 0 {
         count(Counter::Head);
@@ -275,8 +336,11 @@ fn read_request(
         count(Counter::RefusedAtBoundary);
     }
     scanning::copy(&work.request, &mut connection.request);
+    if connection.early != 0 && work.known_from != work.known_to {
+        (connection.known_from, connection.known_to) = (work.known_from, work.known_to);
+    }
     connection.head_requests = work.head_requests;
-    connection.next = segment.seq.wrapping_add(len);
+    connection.next = segment.seq.wrapping_add(work.end.wrapping_sub(payload.at));
     if work.heads != 0 {
         connection.body_from = segment.seq.wrapping_add(work.head_end.wrapping_sub(payload.at));
     }
@@ -287,38 +351,48 @@ fn read_request(
     // Last: the egress program may look at once.
     compiler_fence(Ordering::Release);
     connection.requests = work.requests;
-    false
+    FOLLOWED
 }
+
+/// Of a segment: it begins where a request is due;
+const AT_START: u32 = 1;
+/// and all is said and done before it.
+const AT_BOUNDARY: u32 = 2;
+/// It was passed on before, to the app, which may have it although it does not say so.
+const PASSED_BEFORE: u32 = 4;
+/// It begins within what must not be missed.
+const WITHIN: u32 = 8;
 
 /// What is to become of a segment that should not reach the app.
 const DROP: u32 = 1;
-/// The app will drop it.
-const IGNORE: u32 = 2;
 /// It is not certain that a request was due.
-const COUNT: u32 = 3;
+const COUNT: u32 = 2;
 /// It can't be held, which is counted.
-const PASS_ON: u32 = 4;
+const PASS_ON: u32 = 3;
 
 #[inline(always)]
-fn stop(
-    ctx: &TcContext,
-    segment: &Segment,
-    tuple: &Tuple,
-    payload: Payload,
-    connection: &mut Connection,
-    tcp: *mut TcpSock,
-) -> u32 {
-    if !checksum::is_good(ctx, segment, payload) {
-        count(Counter::BadChecksum);
-        return IGNORE;
-    }
+fn stop(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp: *mut TcpSock) -> u32 {
     if !hold::is_possible(segment) {
         return PASS_ON;
     }
     if connection.phase == Connection::LIKELY {
         return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
     }
-    if hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
+    if hold(ctx, segment, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
+}
+
+/// All of the segment was passed over, or is known by copies.
+#[inline(always)]
+fn is_known(connection: &Connection, seq: u32, len: u32) -> bool {
+    let all = connection.known_to.wrapping_sub(connection.known_from);
+    let from = seq.wrapping_sub(connection.known_from);
+    from < all && len <= all - from
+}
+
+/// The copies of early segments are of no use any more.
+#[inline(always)]
+fn is_past_early(connection: &Connection) -> bool {
+    connection.raw != 0 || (connection.next.wrapping_sub(connection.early_end) as i32) >= 0
 }
 
 /// The request is none, or none that can be followed.
@@ -336,7 +410,7 @@ fn give_up(connection: &mut Connection, request: RequestScan, urgent: bool) {
 /// Begins to follow the connection with this segment.
 #[inline(always)]
 fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
-    connection.request = RequestScan::default();
+    scanning::clear(&mut connection.request);
     connection.next = segment.seq;
     connection.requests = connection.responses;
     connection.found_at = connection.requests;
@@ -351,8 +425,9 @@ fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
 }
 
 /// Nothing was on the way when the inspection began, and nothing has been said since.
-#[inline(always)]
-fn was_quiet(tuple: &Tuple, tcp: *mut TcpSock, segment: &Segment) -> bool {
+#[inline(never)]
+fn was_quiet(tcp: *mut TcpSock, segment: &Segment) -> bool {
+    let tuple = &segment.incoming();
     // SAFETY: the value is copied at once.
     let Some(existing) = (unsafe { EXISTING.get(tuple) }).copied() else { return false };
     // It says something once.
@@ -370,7 +445,6 @@ fn was_quiet(tuple: &Tuple, tcp: *mut TcpSock, segment: &Segment) -> bool {
 fn hold_opening(
     ctx: &TcContext,
     segment: &Segment,
-    tuple: &Tuple,
     payload: Payload,
     connection: &mut Connection,
     tcp: *mut TcpSock,
@@ -381,12 +455,12 @@ fn hold_opening(
         count(Counter::BadChecksum);
         return false;
     }
-    protocol::note(tuple.app_port, protocol);
+    protocol::note(u16::from_be_bytes(segment.destination_port), protocol);
     // Without the service's key, parking TLS gains nothing; with it, its connections are the agent's from their start.
     if protocol != PORT_TLS
         && connection.holds == 0
         && hold::is_possible(segment)
-        && hold(ctx, segment, tuple, payload, connection, tcp) == hold::HELD
+        && hold(ctx, segment, connection, tcp) == hold::HELD
     {
         return true;
     }
@@ -403,6 +477,7 @@ pub fn leave_alone(connection: &mut Connection, reason: Raw) {
 #[inline(always)]
 fn lose_sight(connection: &mut Connection) {
     connection.phase = Connection::UNKNOWN;
+    connection.early_end = connection.next;
     count(Counter::LostSight);
 }
 

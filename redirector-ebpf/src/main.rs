@@ -22,6 +22,7 @@ mod bare_ack;
 mod checksum;
 mod connection;
 mod counters;
+mod early;
 mod follow;
 mod heartbeat;
 mod hold;
@@ -42,7 +43,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use redirector_common::{Counter, Tuple};
+use redirector_common::Counter;
 
 use crate::{
     counters::count,
@@ -61,8 +62,8 @@ pub fn redirector_ingress(ctx: TcContext) -> i32 {
 
 #[classifier]
 pub fn redirector_inspect(ctx: TcContext) -> i32 {
-    packet::parsed(&ctx, |segment| inspect(&ctx, segment)).unwrap_or_else(|parsed| {
-        if parsed == Parsed::Other {
+    packet::seen(&ctx, |segment| inspect(&ctx, segment)).unwrap_or_else(|parsed| {
+        if parsed == packet::OTHER {
             icmp::ingress(&ctx);
         }
         pass(parsed)
@@ -72,7 +73,7 @@ pub fn redirector_inspect(ctx: TcContext) -> i32 {
 /// What comes in and is no segment.
 #[inline(always)]
 fn pass(parsed: Parsed) -> i32 {
-    if parsed == Parsed::Unreadable {
+    if parsed == packet::UNREADABLE {
         count(Counter::Unreadable);
     }
     TC_ACT_UNSPEC
@@ -80,21 +81,15 @@ fn pass(parsed: Parsed) -> i32 {
 
 #[inline(always)]
 fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
-    let tuple = Tuple {
-        client: segment.source,
-        app: segment.destination,
-        client_port: u16::from_be_bytes(segment.source_port),
-        app_port: u16::from_be_bytes(segment.destination_port),
-    };
     let is_copy = opening::is_copy(ctx);
-    if hold::was_held(tuple.client_port) {
-        match parked::ingress(ctx, segment, &tuple) {
+    if hold::was_held(u16::from_be_bytes(segment.source_port)) {
+        match parked::ingress(ctx, segment) {
             Verdict::Pass => return TC_ACT_UNSPEC,
             Verdict::Drop => return TC_ACT_SHOT,
             Verdict::Next => {}
         }
     }
-    match follow::request(ctx, segment, &tuple, is_copy) {
+    match follow::request(ctx, segment, is_copy) {
         follow::HELD => return TC_ACT_SHOT,
         follow::FOLLOWED => return TC_ACT_UNSPEC,
         _ => assign::ingress(ctx, segment),
@@ -104,17 +99,12 @@ fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
 
 #[classifier]
 pub fn redirector_egress(ctx: TcContext) -> i32 {
-    packet::parsed(&ctx, |segment| leave(&ctx, segment)).unwrap_or(TC_ACT_UNSPEC)
+    packet::seen(&ctx, |segment| leave(&ctx, segment)).unwrap_or(TC_ACT_UNSPEC)
 }
 
 #[inline(always)]
 fn leave(ctx: &TcContext, segment: &Segment) -> i32 {
-    let tuple = Tuple {
-        client: segment.destination,
-        app: segment.source,
-        client_port: u16::from_be_bytes(segment.destination_port),
-        app_port: u16::from_be_bytes(segment.source_port),
-    };
+    let tuple = segment.outgoing();
     if hold::was_held(tuple.client_port)
         && let Some(verdict) = parked::egress(ctx, segment, &tuple)
     {

@@ -33,8 +33,9 @@ pub fn is_copy(ctx: &TcContext) -> bool {
     copy
 }
 
-/// Makes the packet one that opens the socket, and has a copy of it come in. True: that failed half way, drop it.
-#[inline(always)]
+/// Makes the packet one that opens the socket, and has a copy of it come in. True: that failed half way, drop it. Not
+/// inlined: it would take room on the stack from what is called on the way of every packet.
+#[inline(never)]
 pub fn open(ctx: &TcContext, segment: &Segment, link: u32) -> bool {
     if segment.flags & TCP_ACK == 0 {
         return false;

@@ -1,7 +1,7 @@
 //! Runs a scanner over the payload of a packet, a block at a time (`bpf_loop`, kernel 5.17).
 
 use aya_ebpf::{
-    EbpfContext as _,
+    bindings::__sk_buff,
     helpers::generated::{bpf_loop, bpf_skb_load_bytes},
     macros::map,
     maps::{HashMap, PerCpuArray},
@@ -21,38 +21,85 @@ static NEEDLES: HashMap<Needle, u32> = HashMap::with_max_entries(4096, 1);
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
 /// Turns of a scan in a packet of 64 KiB: blocks, names, values, bodies. More is given up.
-const MAX_STEPS: u32 = 16_384;
+pub const MAX_STEPS: u32 = 16_384;
 
-/// What the callbacks work on: in a map, because the verifier does not follow what is in there.
+/// What a scan works on: in a map, because the verifier does not follow what is in there.
+///
+/// What is set to zero for each packet is not side by side: the compiler makes a call of that, which goes byte by byte.
 #[repr(C)]
 pub struct Work {
     pub request: RequestScan,
     pub response: ResponseScan,
-    /// The next byte, counted from the start of the packet, and the end of the payload.
-    pub at: u32,
-    pub end: u32,
     /// As in `Connection`.
-    pub requests: u32,
-    pub responses: u32,
     pub head_requests: u64,
     /// Heads that ended in this packet.
     pub heads: u32,
-    /// Where the last of them ended, counted as `at` is.
+    /// As in `Connection`.
+    pub requests: u32,
+    /// Where the last of the heads ended, counted as `at` is.
     pub head_end: u32,
-    /// Was the first of them interesting? How many were?
+    pub responses: u32,
+    /// Was the first of the heads interesting?
     pub first_interesting: u32,
-    pub interesting: u32,
     pub port: u32,
+    /// How many were?
+    pub interesting: u32,
     /// See [`name_bit`].
     pub names: u32,
+    /// See [`Work::note`].
+    notes: u32,
+    /// As in `Connection`, if they differ.
+    pub known_from: u32,
+    pub known_to: u32,
+    /// The next byte, counted from the start of the packet, and the end of the payload.
+    pub at: u32,
+    pub end: u32,
     /// What of `block` is to be read.
     block_at: u32,
     block_end: u32,
     block: Block,
 }
 
-/// Parts of messages that are read before the callback is called again, and lines in each of them.
-const TURNS: u32 = 8;
+impl Work {
+    /// Keeps what the caller knows while it has the payload read. Here the verifier does not follow it, and does not look at
+    /// what comes then for each way that led there.
+    #[inline(always)]
+    pub fn note(&mut self, notes: u32) {
+        // SAFETY: it is a field of this.
+        unsafe { (&raw mut self.notes).write_volatile(notes) };
+    }
+
+    #[inline(always)]
+    pub fn notes(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (&raw const self.notes).read_volatile() }
+    }
+
+    #[inline(always)]
+    pub fn has_read_block(&self) -> bool {
+        let (at, end) = rest_of_block(self);
+        at >= end
+    }
+
+    /// The block, to be filled.
+    #[inline(always)]
+    pub fn block_words(&mut self) -> *mut u64 {
+        self.block.bytes.as_mut_ptr().cast()
+    }
+
+    /// So many bytes of what is in the block now follow what was read.
+    #[inline(always)]
+    pub fn begin_block(&mut self, len: u32) {
+        self.block_at = 0;
+        self.block_end = len;
+        self.at = self.end + len;
+        self.end = self.at;
+    }
+}
+
+/// Parts of messages that are read before a step ends.
+const TURNS: u32 = 16;
+/// Header lines that are read in one call: returning is what costs most where processors must not guess where to.
 const LINES: u32 = 8;
 
 #[inline(always)]
@@ -67,45 +114,71 @@ pub fn copy<T: Copy>(from: &T, to: &mut T) {
     unsafe { core::ptr::copy_nonoverlapping(from, to, 1) };
 }
 
+// The functions that are exported here are so for the verifier's sake. It looks at such a global function once, by itself,
+// with nothing known of what it is called with, and takes what it returns for any number. Others it looks at again for each
+// way that leads to them, and the ways multiply: through a line, through the lines of a head, through blocks.
+
+/// Sets it to zeros, by words: see [`copy`].
+#[inline(always)]
+pub fn clear<T: Copy>(scan: &mut T) {
+    let words = (&raw mut *scan).cast::<u64>();
+    let mut word = 0;
+    while word < size_of::<T>() / 8 {
+        // SAFETY: within a value that consists of words.
+        unsafe { words.add(word).write_volatile(0) };
+        word += 1;
+    }
+}
+
 /// Reads requests up to `work.end`; false: there is more in them than may be read in a packet.
 #[inline(always)]
 pub fn read_requests(ctx: &TcContext, work: *mut Work) -> bool {
-    run(ctx, work, request_step)
+    run(ctx, work, redirector_step_requests, request_step)
 }
 
 /// The same with responses.
 #[inline(always)]
 pub fn read_responses(ctx: &TcContext, work: *mut Work) -> bool {
-    run(ctx, work, response_step)
+    run(ctx, work, redirector_step_responses, response_step)
 }
 
-/// Most payloads are read by that many calls of a step, which are cheaper than `bpf_loop`.
-const FIRST_STEPS: u32 = 2;
+/// A step: 0 means go on.
+type Step = extern "C" fn(*mut __sk_buff) -> u32;
+type Callback = unsafe extern "C" fn(u32, *mut c_void) -> i64;
 
-type Step = unsafe extern "C" fn(u32, *mut c_void) -> i64;
-
+/// Most payloads are read by one step, which is cheaper than `bpf_loop`.
 #[inline(always)]
-fn run(ctx: &TcContext, work: *mut Work, step: Step) -> bool {
-    let mut packet = ctx.as_ptr();
-    let packet = (&raw mut packet).cast();
+fn run(ctx: &TcContext, work: *mut Work, step: Step, callback: Callback) -> bool {
     // SAFETY: this processor's alone while the program runs.
     unsafe { ((*work).block_at, (*work).block_end) = (0, 0) };
     // SAFETY: as above.
     let is_done = || unsafe { (*work).at >= (*work).end && (*work).block_at >= (*work).block_end };
-    for _ in 0..FIRST_STEPS {
-        // SAFETY: the callbacks take what is given.
-        if unsafe { step(0, packet) } != 0 || is_done() {
-            return is_done();
-        }
+    if step(ctx.skb.skb) != 0 || is_done() {
+        return is_done();
     }
-    // SAFETY: as above.
-    unsafe { bpf_loop(MAX_STEPS, (step as *const ()).cast_mut().cast(), packet, 0) };
+    let mut packet = ctx.skb.skb;
+    // SAFETY: the callbacks take what is given.
+    unsafe {
+        bpf_loop(MAX_STEPS, (callback as *const ()).cast_mut().cast(), (&raw mut packet).cast(), 0);
+    }
     is_done()
 }
 
-/// 0: go on.
 #[inline(never)]
 unsafe extern "C" fn request_step(_: u32, packet: *mut c_void) -> i64 {
+    // SAFETY: it is the one that was given to `bpf_loop`. (The verifier wants to see that nothing but 0 and 1 is returned.)
+    i64::from(black_box(redirector_step_requests(unsafe { *packet.cast() })) != 0)
+}
+
+#[inline(never)]
+unsafe extern "C" fn response_step(_: u32, packet: *mut c_void) -> i64 {
+    // SAFETY: as above.
+    i64::from(black_box(redirector_step_responses(unsafe { *packet.cast() })) != 0)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn redirector_step_requests(packet: *mut __sk_buff) -> u32 {
     let Some(work) = work() else { return 1 };
     // SAFETY: the map value is this processor's alone while the program runs.
     let work = unsafe { &mut *work };
@@ -114,28 +187,28 @@ unsafe extern "C" fn request_step(_: u32, packet: *mut c_void) -> i64 {
         if skipped > 0 && skip(&mut work.at, work.end, skipped, |bytes| work.request.skip(bytes)) {
             return 0;
         }
-        // SAFETY: the context is the packet.
-        if unsafe { load_block(packet, work) } != 0 {
+        if !load_block(packet, work) {
             return 1;
         }
     }
-    for _ in 0..TURNS {
-        if work.request.is_at_line() {
-            redirector_read_request_lines();
+    let mut turns = 0;
+    while turns < TURNS {
+        turns += 1;
+        if work.request.is_at_line() && redirector_read_request_lines() != 0 {
+            continue;
         }
-        if work.block_at >= work.block_end {
+        let (at, end) = rest_of_block(work);
+        if at >= end {
             break;
         }
         redirector_read_request();
-        if work.block_at >= work.block_end {
-            break;
-        }
     }
     0
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn response_step(_: u32, packet: *mut c_void) -> i64 {
+pub extern "C" fn redirector_step_responses(packet: *mut __sk_buff) -> u32 {
     let Some(work) = work() else { return 1 };
     // SAFETY: as above.
     let work = unsafe { &mut *work };
@@ -144,28 +217,26 @@ unsafe extern "C" fn response_step(_: u32, packet: *mut c_void) -> i64 {
         if skipped > 0 && skip(&mut work.at, work.end, skipped, |bytes| work.response.skip(bytes)) {
             return 0;
         }
-        // SAFETY: as above.
-        if unsafe { load_block(packet, work) } != 0 {
+        if !load_block(packet, work) {
             return 1;
         }
     }
-    for _ in 0..TURNS {
-        if work.response.is_at_line() {
-            redirector_read_response_lines();
+    let mut turns = 0;
+    while turns < TURNS {
+        turns += 1;
+        if work.response.is_at_line() && redirector_read_response_lines() != 0 {
+            continue;
         }
-        if work.block_at >= work.block_end {
+        let (at, end) = rest_of_block(work);
+        if at >= end {
             break;
         }
         redirector_read_response();
-        if work.block_at >= work.block_end {
-            break;
-        }
     }
     0
 }
 
-/// Reads header lines as long as they are simple. Exported, so that the verifier looks at it once, by itself (a global
-/// function), and not on every path to it.
+/// Reads header lines as long as they are simple. 0: the next is not, or there is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn redirector_read_request_lines() -> u32 {
@@ -173,18 +244,20 @@ pub extern "C" fn redirector_read_request_lines() -> u32 {
     // SAFETY: as above.
     let work = unsafe { &mut *work };
     let needles = MapNeedles { port: work.port as u16, names: work.names };
-    for _ in 0..LINES {
+    let mut lines = 0;
+    while lines < LINES {
+        lines += 1;
         let (at, end) = rest_of_block(work);
         if at >= end {
-            break;
+            return 0;
         }
         let next = work.request.read_line(&work.block, at, end, &needles);
         work.block_at = next;
-        if next == at || !work.request.is_at_line() {
-            break;
+        if next == at {
+            return 0;
         }
     }
-    0
+    1
 }
 
 /// As above.
@@ -194,21 +267,23 @@ pub extern "C" fn redirector_read_response_lines() -> u32 {
     let Some(work) = work() else { return 0 };
     // SAFETY: as above.
     let work = unsafe { &mut *work };
-    for _ in 0..LINES {
+    let mut lines = 0;
+    while lines < LINES {
+        lines += 1;
         let (at, end) = rest_of_block(work);
         if at >= end {
-            break;
+            return 0;
         }
         let next = work.response.read_line(&work.block, at, end);
         work.block_at = next;
-        if next == at || !work.response.is_at_line() {
-            break;
+        if next == at {
+            return 0;
         }
     }
-    0
+    1
 }
 
-/// As above.
+/// Reads what else there is: at least a byte.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn redirector_read_request() -> u32 {
@@ -273,30 +348,25 @@ fn rest_of_block(work: &Work) -> (u32, u32) {
     unsafe { ((&raw const work.block_at).read_volatile(), (&raw const work.block_end).read_volatile()) }
 }
 
-/// 0: there is more to read.
-///
-/// # Safety
-/// `packet` must point to the program's context.
+/// False: there is nothing more to read.
 #[inline(always)]
-unsafe fn load_block(packet: *mut c_void, work: &mut Work) -> i64 {
+fn load_block(packet: *mut __sk_buff, work: &mut Work) -> bool {
     let left = work.end.saturating_sub(work.at);
     // The compiler is not to know the bounds: it would leave out the check that the verifier wants to see.
     let len = black_box(if left < BLOCK as u32 { left } else { BLOCK as u32 });
     if len == 0 || len > BLOCK as u32 {
-        return 1;
+        return false;
     }
-    // SAFETY: guaranteed by the caller; there is room for a block.
-    let failed = unsafe {
-        let packet = *packet.cast::<*mut c_void>();
-        bpf_skb_load_bytes(packet, work.at, work.block.bytes.as_mut_ptr().cast(), len)
-    };
-    if failed != 0 {
-        return 1;
+    // SAFETY: the context is the one the kernel called us with; there is room for a block.
+    let failed =
+        unsafe { bpf_skb_load_bytes(packet.cast(), work.at, work.block.bytes.as_mut_ptr().cast(), len) != 0 };
+    if failed {
+        return false;
     }
     work.block_at = 0;
     work.block_end = len;
     work.at += len;
-    0
+    true
 }
 
 struct MapNeedles {
@@ -307,10 +377,16 @@ struct MapNeedles {
 impl MapNeedles {
     #[inline(always)]
     fn has(&self, kind: u16, hash: u32) -> bool {
-        let needle = Needle { port: self.port, kind, hash };
-        // SAFETY: only presence is asked for.
-        unsafe { NEEDLES.get(&needle) }.is_some()
+        is_needle(self.port, kind, hash)
     }
+}
+
+/// Not inlined: it is seldom asked, and would take room on the stack of who asks.
+#[inline(never)]
+fn is_needle(port: u16, kind: u16, hash: u32) -> bool {
+    let needle = Needle { port, kind, hash };
+    // SAFETY: only presence is asked for.
+    unsafe { NEEDLES.get(&needle) }.is_some()
 }
 
 impl Needles for MapNeedles {

@@ -5,8 +5,10 @@ use crate::word_at;
 
 /// Bytes of a block.
 pub const BLOCK: usize = 1024;
-/// So that a word can begin at any of them.
-const ROOM: usize = BLOCK + 8;
+/// Bytes that are searched at a time. Longer values take a turn more; the verifier has less to look at.
+pub const FAR: u32 = 192;
+/// So that two words can begin at any of them.
+const ROOM: usize = BLOCK + 16;
 
 /// Offsets beyond the end are taken modulo its size, so that nothing has to be checked.
 #[repr(C, align(8))]
@@ -39,22 +41,27 @@ impl Block {
         at + 2 <= end && self.word(at) & 0xffff == 0x0a0d
     }
 
-    /// The first byte in `at..end` that has a mark; else `end`.
+    /// The first byte in `at..end` that has a mark; else `end`, or [`FAR`] bytes from `at`.
     #[inline(always)]
     pub fn find(&self, at: u32, end: u32, marks: impl Fn(u64) -> u64) -> u32 {
         let mut at = at;
-        for _ in 0..BLOCK / 8 {
-            let marks = marks(self.word(at));
-            if marks != 0 {
-                at += words::count(words::before(marks));
-                return if at < end { at } else { end };
+        for _ in 0..FAR / 16 {
+            let pair = at as usize & (BLOCK - 1);
+            for within in [0, 8] {
+                // SAFETY: at most `BLOCK + 7`, which has eight bytes to the end.
+                let word = u64::from_le(unsafe { word_at(self.bytes.as_ptr().add(pair + within)) });
+                let marks = marks(word);
+                if marks != 0 {
+                    at += within as u32 + words::count(words::before(marks));
+                    return if at < end { at } else { end };
+                }
             }
-            at += 8;
+            at += 16;
             if at >= end {
                 break;
             }
         }
-        end
+        if at < end { at } else { end }
     }
 }
 
@@ -82,7 +89,8 @@ mod tests {
         }
         let block = Block::filled(0x80);
         let end = BLOCK as u32;
-        assert_eq!(block.find(3, end, words::control), end);
+        assert_eq!(block.find(3, end, words::control), 3 + FAR);
+        assert_eq!(block.find(end - 9, end, words::control), end);
         assert_eq!(block.find(3, end, words::not_visible), 3);
         assert_eq!(block.find(end - 1, end, words::control), end);
     }

@@ -31,6 +31,12 @@ impl Message {
         }
     }
 
+    /// The next bytes, so many of them, could be [passed over](Self::pass_over).
+    #[inline(always)]
+    pub fn is_within_body(&self, bytes: u32) -> bool {
+        (self.state == BODY && bytes <= self.missing) || (self.state == DATA && bytes < self.missing)
+    }
+
     /// Goes past bytes of a body, up to its end, that were not seen. False: they are not of a body alone.
     #[inline(always)]
     pub fn pass_over(&mut self, bytes: u32) -> bool {

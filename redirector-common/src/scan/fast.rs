@@ -4,7 +4,7 @@
 use super::message::{
     CHUNKED, HAS_LENGTH, INTERESTING, KEY_START, LINE_START, MAX_HEADERS, MEMBER, Message, UPGRADE, VALUE,
 };
-use super::names::{self, NameHash, may_frame, plain_bytes};
+use super::names::{self, NameHash, may_frame};
 use super::{Block, Needles, words};
 
 /// A header's name at the start of a line, in lower case.
@@ -24,35 +24,34 @@ impl Message {
         if value >= end || self.lines >= MAX_HEADERS {
             return at;
         }
-        let mut state = LINE_START;
-        let mut next = at;
+        // First of all, and not where it is certain to be of use: the verifier looks at it for each way that leads there. From the
+        // start of the line, so that a processor need not wait for the length of the name, which has no such bytes.
+        let mut next = self.find(block, at, end, words::control);
+        let mut state = VALUE;
+        if block.is_line_end(next, end) {
+            next += 2;
+            state = LINE_START;
+        }
+        let mut is_framing = false;
         if may_frame(name.len) {
             if is_name(block, at, name.len, &names::CONTENT_LENGTH) {
+                is_framing = true;
                 next = self.read_length(block, value, end);
-                if next == value {
-                    return at;
-                }
             } else if is_name(block, at, name.len, &names::TRANSFER_ENCODING) {
+                is_framing = true;
                 next = self.read_coding(block, value, end);
-                if next == value {
-                    return at;
-                }
             } else if is_name(block, at, name.len, &names::UPGRADE) {
                 self.flags |= UPGRADE;
             }
         }
-        if next == at {
-            if needles.list(name.hash) {
-                state = KEY_START;
-                next = value;
-            } else {
-                next = self.find(block, value, end, words::control);
-                if block.is_line_end(next, end) {
-                    next += 2;
-                } else {
-                    state = VALUE;
-                }
+        if is_framing {
+            if next == value {
+                return at;
             }
+            state = LINE_START;
+        } else if needles.list(name.hash) {
+            state = KEY_START;
+            next = value;
         }
         if needles.header(name.hash) {
             self.flags |= INTERESTING;
@@ -60,6 +59,23 @@ impl Message {
         self.lines += 1;
         self.matched = 0;
         self.state = state;
+        self.count(next - at);
+        next
+    }
+
+    /// Reads a line, or what there is of it, whose name does not matter. As [`Self::read_line`].
+    #[inline(always)]
+    pub fn skip_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        let mut next = self.find(block, at, end, words::control);
+        if next == at || self.lines >= MAX_HEADERS {
+            return at;
+        }
+        if block.is_line_end(next, end) {
+            next += 2;
+        } else {
+            self.state = VALUE;
+        }
+        self.lines += 1;
         self.count(next - at);
         next
     }
@@ -76,41 +92,34 @@ impl Message {
         next
     }
 
-    /// Reads members of a list, in [`KEY_START`] or [`MEMBER`]. As [`Self::read_value`].
+    /// Reads a key of a list, in [`KEY_START`], or the rest of a member, in [`MEMBER`]. As [`Self::read_value`].
     #[inline(always)]
-    pub fn read_members(&mut self, block: &Block, at: u32, end: u32, needles: &impl Needles) -> u32 {
-        /// More take another turn.
-        const MEMBERS: u32 = 4;
-        let mut next = at;
-        for _ in 0..MEMBERS {
-            if self.state == KEY_START {
-                let after = self.read_key(block, next, end, needles);
-                if after == next {
-                    break;
-                }
-                next = self.forgotten(after);
-            } else if self.state == MEMBER {
-                next = self.find(block, next, end, |word| words::control(word) | words::equal(word, b','));
-                if next >= end {
-                    break;
-                }
-                if block.byte(next) == b',' {
-                    self.state = KEY_START;
-                    next += 1;
-                } else {
-                    if block.is_line_end(next, end) {
-                        self.state = LINE_START;
-                        next += 2;
-                    }
-                    break;
-                }
-            }
-            next = self.forgotten(next);
-            if next >= end {
-                break;
-            }
-        }
+    pub fn read_member(&mut self, block: &Block, at: u32, end: u32, needles: &impl Needles) -> u32 {
+        let next = if self.state == KEY_START {
+            self.read_key(block, at, end, needles)
+        } else {
+            self.read_rest(block, at, end)
+        };
+        let next = self.forgotten(next);
         self.count(next - at);
+        next
+    }
+
+    /// Reads up to the next key or line.
+    #[inline(always)]
+    fn read_rest(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        let next = self.find(block, at, end, |word| words::control(word) | words::equal(word, b','));
+        if next >= end {
+            return next;
+        }
+        if block.byte(next) == b',' {
+            self.state = KEY_START;
+            return next + 1;
+        }
+        if block.is_line_end(next, end) {
+            self.state = LINE_START;
+            return next + 2;
+        }
         next
     }
 
@@ -197,16 +206,13 @@ fn read_name(block: &Block, at: u32) -> Option<LineName> {
     let mut len = 0;
     for _ in 0..4 {
         let word = block.word(at + len);
-        let colons = words::equal(word, b':');
-        let before = words::before(colons);
-        let letters = words::letters(word);
-        if !words::all_marked(plain_bytes(word, letters), before) {
-            return None;
-        }
-        hash.add(words::to_lower_case(word, letters) & before);
-        if colons != 0 {
+        let stops = words::not_plain(word);
+        let before = words::before(stops);
+        hash.add(words::to_lower_case(word) & before);
+        if stops != 0 {
             len += words::count(before);
-            return (len != 0).then(|| LineName { hash: hash.finish(len), len });
+            let is_name = len != 0 && block.byte(at + len) == b':';
+            return is_name.then(|| LineName { hash: hash.finish(len), len });
         }
         len += 8;
     }

@@ -1,6 +1,6 @@
 //! What requests and responses have in common: the state of a message that is being read.
 
-use super::names::{Name, is_token_byte, to_lower_case};
+use super::names::{Name, is_text_byte, is_token_byte, to_lower_case};
 use super::{END, Event, HEAD, NONE, Needles};
 
 /// Longest head, and longest trailer section, in bytes.
@@ -62,24 +62,26 @@ pub const INTERESTING: u16 = 16;
 pub const IS_HEAD: u16 = 32;
 
 /// The state of a scan; all zeros is the beginning of a connection.
+///
+/// What [`Self::restart`] sets to zero is not side by side: the compiler for BPF makes a call of that, which goes byte by byte.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Message {
     pub state: u32,
-    /// Bytes of the body or chunk that are to come.
-    pub missing: u32,
-    /// Bytes of the head, the trailer section, or the extensions of a chunk line so far.
-    pub length: u32,
-    pub lines: u16,
+    pub flags: u16,
     /// Bytes of a name, a literal or a number so far.
     pub matched: u16,
-    pub flags: u16,
-    /// Of a response.
-    pub status: u16,
-    /// See [`Self::forgotten`].
-    scratch: u32,
     /// The name, key or method so far.
     pub name: Name,
+    /// Bytes of the body or chunk that are to come.
+    pub missing: u32,
+    /// See [`Self::forgotten`].
+    scratch: u32,
+    /// Bytes of the head, the trailer section, or the extensions of a chunk line so far.
+    pub length: u32,
+    /// Of a response.
+    pub status: u16,
+    pub lines: u16,
 }
 
 /// What a head says about the body behind it.
@@ -102,6 +104,11 @@ impl Message {
             NAME => return Some(self.name(byte, needles)),
             LINE_START => match byte {
                 b'\r' => HEAD_LF,
+                byte if !needles.may_begin(byte) => {
+                    let is_line = byte > b' ' && is_text_byte(byte) && self.lines < MAX_HEADERS;
+                    self.lines += 1;
+                    if is_line { VALUE } else { RAW }
+                }
                 byte if is_token_byte(byte) && self.lines < MAX_HEADERS => {
                     self.lines += 1;
                     self.begin_name(to_lower_case(byte));

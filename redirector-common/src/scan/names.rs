@@ -1,7 +1,5 @@
 //! Names of headers and keys of members: how they are told apart.
 
-use super::words;
-
 /// Bytes of a name that are kept.
 const KEPT: u32 = 32;
 
@@ -118,12 +116,6 @@ pub fn is_token_byte(byte: u8) -> bool {
     const HIGH: u64 = token_bits(64);
     let bits = if byte & 0x40 == 0 { LOW } else { HIGH };
     byte < 0x80 && (bits >> (byte & 0x3f)) & 1 == 1
-}
-
-/// The bytes of a word that are surely of a token: not all of them.
-#[inline(always)]
-pub fn plain_bytes(word: u64, letters: u64) -> u64 {
-    letters | words::digits_and_dashes(word)
 }
 
 /// A byte of a field value (RFC 9110 §5.5).

@@ -21,7 +21,7 @@ pub struct RequestScan(Message);
 
 impl RequestScan {
     /// Judges the bytes of `block` from `at` on, at least one and at most those before `end`; says where it got to, and
-    /// what the last of them ended.
+    /// what the last of them ended. Header lines are for [`Self::read_line`] first.
     #[inline(always)]
     pub fn read(&mut self, block: &Block, at: u32, end: u32, needles: &impl Needles) -> (u32, Event) {
         let next = match self.0.state {
@@ -30,10 +30,10 @@ impl RequestScan {
                     self.0.count(2);
                     return (at + 2, if self.is_raw() { NONE } else { self.end_head() });
                 }
-                self.0.read_line(block, at, end, needles)
+                at
             }
             START => self.read_start_line(block, at, end),
-            KEY_START | MEMBER => self.0.read_members(block, at, end, needles),
+            KEY_START | MEMBER => self.0.read_member(block, at, end, needles),
             VALUE => self.0.read_value(block, at, end),
             TARGET => self.read_target(block, at, end),
             _ => self.0.read_body(at, end),
@@ -165,6 +165,12 @@ impl RequestScan {
     #[inline(always)]
     pub fn is_counted(&self) -> bool {
         !self.is_in_head() && self.0.flags & CHUNKED == 0
+    }
+
+    /// The next bytes, so many of them, could be [passed over](Self::pass_over).
+    #[inline(always)]
+    pub fn is_within_body(&self, bytes: u32) -> bool {
+        self.0.is_within_body(bytes)
     }
 
     /// Goes past bytes that were not seen. False: nothing is known without them.

@@ -5,7 +5,7 @@ use super::message::{
     VERSION_END, line_feed,
 };
 use super::names::is_text_byte;
-use super::{Block, Event, NONE, NoNeedles, version, words};
+use super::{Block, Event, NONE, Needles, version, words};
 
 /// `HTTP/1.`; a digit follows.
 const VERSION_PREFIX: u64 = u64::from_le_bytes(*b"HTTP/1.\0");
@@ -14,6 +14,31 @@ const VERSION_PREFIX: u64 = u64::from_le_bytes(*b"HTTP/1.\0");
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResponseScan(Message);
+
+/// What is looked for in a response: how long it is. Lines that can't say so are taken for text, whatever their names.
+struct Framing;
+
+impl Needles for Framing {
+    #[inline(always)]
+    fn header(&self, _: u32) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn list(&self, _: u32) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn member(&self, _: u32) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn may_begin(&self, first: u8) -> bool {
+        matches!(first | 0x20, b'c' | b't')
+    }
+}
 
 impl ResponseScan {
     /// As [`RequestScan::read`](super::RequestScan::read).
@@ -25,7 +50,7 @@ impl ResponseScan {
                     self.0.count(2);
                     return (at + 2, if self.is_raw() { NONE } else { self.end_head(to_head) });
                 }
-                self.0.read_line(block, at, end, &NoNeedles)
+                at
             }
             START => self.read_status_line(block, at, end),
             VALUE => self.0.read_value(block, at, end),
@@ -40,7 +65,14 @@ impl ResponseScan {
     /// As [`RequestScan::read_line`](super::RequestScan::read_line).
     #[inline(always)]
     pub fn read_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
-        if !self.is_at_line() { at } else { self.0.read_line(block, at, end, &NoNeedles) }
+        if !self.is_at_line() {
+            return at;
+        }
+        let first = block.byte(at);
+        if first <= b' ' || Framing.may_begin(first) {
+            return self.0.read_line(block, at, end, &Framing);
+        }
+        self.0.skip_line(block, at, end)
     }
 
     #[inline(always)]
@@ -81,7 +113,7 @@ impl ResponseScan {
     pub fn push(&mut self, byte: u8, to_head: bool) -> Event {
         self.0.count(1);
         if self.0.state > START_LINE_LF {
-            return match self.0.push(byte, &NoNeedles) {
+            return match self.0.push(byte, &Framing) {
                 Some(event) => event,
                 None => self.end_head(to_head),
             };

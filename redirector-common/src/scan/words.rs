@@ -32,30 +32,26 @@ pub fn ends_key(word: u64) -> u64 {
     not_text | equal(word, b'=') | equal(word, b',')
 }
 
-/// ASCII letters, exactly.
+/// The bytes that are no ASCII letter, digit or `-`, exactly: a name has few others.
 #[inline(always)]
-pub fn letters(word: u64) -> u64 {
-    between((word | CASE) & LOW_BITS, b'a', b'z') & !word & HIGH_BITS
-}
-
-/// ASCII digits and `-`, exactly.
-#[inline(always)]
-pub fn digits_and_dashes(word: u64) -> u64 {
+pub fn not_plain(word: u64) -> u64 {
     let low = word & LOW_BITS;
-    let other = (low ^ (ONES * b'-' as u64)) + LOW_BITS;
-    (between(low, b'0', b'9') | !other) & !word & HIGH_BITS
+    let letters = between(low | CASE, b'a', b'z');
+    let digits = between(low, b'0', b'9');
+    let no_dashes = (low ^ (ONES * b'-' as u64)) + LOW_BITS;
+    ((!(letters | digits) & no_dashes) | word) & HIGH_BITS
 }
 
 /// Of bytes below 0x80; other bits than the high ones mean nothing.
 #[inline(always)]
 fn between(word: u64, first: u8, last: u8) -> u64 {
-    (word + ONES * (0x80 - first as u64)) & !(word + ONES * (0x7f - last as u64))
+    (word + ONES * (0x80 - first as u64)) ^ (word + ONES * (0x7f - last as u64))
 }
 
-/// Turns the marked bytes, which are letters, to lower case.
+/// Turns plain bytes, see [`not_plain`], to lower case.
 #[inline(always)]
-pub fn to_lower_case(word: u64, letters: u64) -> u64 {
-    word | (letters >> 2)
+pub fn to_lower_case(word: u64) -> u64 {
+    word | CASE
 }
 
 /// All bits of the bytes before the first mark; of all bytes if there is none.
@@ -68,12 +64,6 @@ pub fn before(marks: u64) -> u64 {
 #[inline(always)]
 pub fn count(before: u64) -> u32 {
     ((before & ONES).wrapping_mul(ONES) >> 56) as u32
-}
-
-/// All of the bytes, of which `within` has all bits, are marked.
-#[inline(always)]
-pub fn all_marked(marks: u64, within: u64) -> bool {
-    !marks & within & HIGH_BITS == 0
 }
 
 #[cfg(test)]
@@ -95,12 +85,12 @@ mod tests {
     fn exact_marks_are_right_in_every_place() {
         for byte in 0..=255_u8 {
             for (place, word) in each_place(byte) {
-                let is_marked = |marks: u64| marks >> (place * 8) & 0x80 != 0;
-                assert_eq!(is_marked(letters(word)), byte.is_ascii_alphabetic(), "{byte} {word:x}");
-                let expected = byte.is_ascii_digit() || byte == b'-';
-                assert_eq!(is_marked(digits_and_dashes(word)), expected, "{byte} {word:x}");
-                let lower = to_lower_case(word, letters(word)) >> (place * 8);
-                assert_eq!(lower as u8, byte.to_ascii_lowercase());
+                let is_plain = byte.is_ascii_alphanumeric() || byte == b'-';
+                assert_eq!(not_plain(word) >> (place * 8) & 0x80 == 0, is_plain, "{byte} {word:x}");
+                if is_plain {
+                    let lower = to_lower_case(word) >> (place * 8);
+                    assert_eq!(lower as u8, byte.to_ascii_lowercase());
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use super::{
     warden_command::PortError,
 };
 use crate::{
-    api::{CreateIntercept, Created, InterceptInfo, Status},
+    api::{CreateIntercept, Created, Datapath, InterceptInfo, Status},
     api_server::Caller,
     engine::{Intercept, InterceptStats, Routes},
     target::{Target, netns::NetnsId, resolve::resolve},
@@ -370,9 +370,11 @@ impl Registry {
         if request.close_existing {
             host.can_close().await?;
         }
+        // Whoever does not want it does not wait for it.
+        let inspection = if request.datapath == Datapath::Proxy { Ok(()) } else { host.inspection().await };
+        let inspection = inspection.as_ref().map(drop).map_err(String::as_str);
         let new = if request.observe { Choice::observing } else { Choice::new };
-        new(request.datapath, &request.matcher, inside_tls, host.inspection())
-            .map_err(RegistryError::CannotInspect)
+        new(request.datapath, &request.matcher, inside_tls, inspection).map_err(RegistryError::CannotInspect)
     }
 
     /// The port's routes; starts the target's threads and attaches if need be.

@@ -66,8 +66,6 @@ pub struct TargetHost {
     log: Arc<RequestLog>,
     warden: mpsc::UnboundedSender<WardenCommand>,
     gone: watch::Receiver<Option<String>>,
-    /// Why connections that the app has can't be inspected, if they can't.
-    inspection: Result<(), String>,
 }
 
 impl TargetHost {
@@ -100,7 +98,7 @@ impl TargetHost {
                 match Door::open(attach, log_packets) {
                     Ok(door) => {
                         let warden = Warden::new(target, presence, workers, gone_sender, drain, door, stats);
-                        let _ = ready_sender.send(Ok((opened, warden.inspection())));
+                        let _ = ready_sender.send(Ok(opened));
                         spawn_local(warden.run(warden_commands));
                     }
                     Err(error) => drop(ready_sender.send(Err(error))),
@@ -121,16 +119,17 @@ impl TargetHost {
             .await?;
             handles.push(handle);
         }
-        let (upstream, inspection) = ready.await.map_err(|_| HostError::Died)??;
+        let upstream = ready.await.map_err(|_| HostError::Died)??;
         let target = resolved.target.clone();
         let (drain, log) = (options.drain.clone(), Arc::clone(&options.log));
-        let host = Self { target, upstream, drain, log, warden, gone, inspection };
+        let host = Self { target, upstream, drain, log, warden, gone };
         Ok((host, handles))
     }
 
-    /// Why connections that the app has can't be inspected, if they can't.
-    pub fn inspection(&self) -> Result<(), &str> {
-        self.inspection.as_ref().copied().map_err(String::as_str)
+    /// Why connections that the app has can't be inspected, if they can't. The first one to ask waits for the verifier.
+    pub async fn inspection(&self) -> Result<(), String> {
+        let answer = self.ask(|reply| WardenCommand::Inspection { reply }).await;
+        answer.unwrap_or_else(|| Err(PortError::Gone.to_string()))
     }
 
     /// The name by which it was first intercepted.

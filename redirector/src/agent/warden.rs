@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::TargetStatus,
-    datapath::{Door, PortListeners},
+    datapath::{Door, LoadedPrograms, PortListeners},
     engine::{PortContext, speaks_http2, tls::probe},
     park::Mover,
     sock_diag::SockDiag,
@@ -21,6 +21,7 @@ use crate::{
 use redirector_common::{Counter, PORT_HTTP2};
 use std::{
     collections::BTreeMap,
+    future::pending,
     io,
     net::{Ipv4Addr, Ipv6Addr, TcpListener},
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -28,7 +29,7 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::{spawn_blocking, spawn_local},
+    task::{JoinHandle, spawn_blocking, spawn_local},
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -53,8 +54,11 @@ pub struct Warden {
     pub gone: watch::Sender<Option<String>>,
     drain: watch::Receiver<bool>,
     door: Door,
-    /// Why not, where connections can't be parked.
+    /// Why not, where connections can't be parked. It is there from the first on who asks for inspection.
     parking: Result<Parking, String>,
+    /// The programs that inspect are being loaded for those who wait.
+    loading: Option<JoinHandle<LoadedPrograms>>,
+    waiting: Vec<oneshot::Sender<Result<(), String>>>,
     ports: BTreeMap<u16, Port>,
     stats: Arc<TargetStats>,
     /// What of the door's own counters is in `stats` already.
@@ -79,20 +83,13 @@ impl Warden {
         workers: Vec<(mpsc::UnboundedSender<WorkerCommand>, Arc<Pulse>)>,
         gone: watch::Sender<Option<String>>,
         drain: watch::Receiver<bool>,
-        mut door: Door,
+        door: Door,
         stats: Arc<TargetStats>,
     ) -> Self {
-        let parking = open_parking(&mut door, &workers);
-        if let Err(reason) = &parking {
-            tracing::info!(%target, reason, "connections that exist already can't be intercepted");
-        }
-        let (ports, booked) = (BTreeMap::new(), BTreeMap::new());
-        Self { target, presence, workers, gone, drain, door, parking, ports, stats, booked }
-    }
-
-    /// Why connections that the app has can't be inspected, if they can't.
-    pub fn inspection(&self) -> Result<(), String> {
-        self.parking.as_ref().map(drop).map_err(Clone::clone)
+        let parking = Err("nobody has asked for it".to_owned());
+        let (ports, booked, waiting) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let loading = None;
+        Self { target, presence, workers, gone, drain, door, parking, loading, waiting, ports, stats, booked }
     }
 
     /// Runs until `commands` is closed or the target is gone. Everything is detached when it returns.
@@ -117,6 +114,7 @@ impl Warden {
                     Some(command) => self.obey(command),
                     None => break,
                 },
+                programs = finished(&mut self.loading) => self.get_ready_to_inspect(programs),
                 _ = look_around.tick() => if let Err(reason) = self.look_around() {
                     tracing::info!(target = %self.target, reason, "target is gone");
                     self.gone.send_replace(Some(reason));
@@ -191,6 +189,7 @@ impl Warden {
                     let _ = reply.send(());
                 });
             }
+            WardenCommand::Inspection { reply } => self.answer_inspection(reply),
             WardenCommand::CanClose { reply } => {
                 let can_close = SockDiag::open().and_then(|diag| diag.can_close());
                 let _ = reply.send(can_close.map_err(PortError::CannotClose));
@@ -200,6 +199,47 @@ impl Warden {
             // Ends the loop that calls this.
             WardenCommand::End { .. } => {}
         }
+    }
+
+    /// Only where somebody asks the programs are loaded, and elsewhere: the heartbeat does not wait for the verifier.
+    fn answer_inspection(&mut self, reply: oneshot::Sender<Result<(), String>>) {
+        if self.loading.is_some() {
+            self.waiting.push(reply);
+        } else if let Some(programs) = self.door.unloaded() {
+            self.waiting.push(reply);
+            self.loading = Some(spawn_blocking(move || programs.load()));
+        } else {
+            // Whoever asked may have given up meanwhile.
+            let _ = reply.send(self.parking.as_ref().map(drop).map_err(Clone::clone));
+        }
+    }
+
+    fn get_ready_to_inspect(&mut self, programs: Option<LoadedPrograms>) {
+        self.loading = None;
+        if let Some(programs) = programs {
+            self.door.loaded(programs);
+        }
+        self.parking = self.open_parking();
+        if let Err(reason) = &self.parking {
+            tracing::info!(target = %self.target, reason, "connections that exist already can't be intercepted");
+        }
+        for reply in std::mem::take(&mut self.waiting) {
+            let _ = reply.send(self.parking.as_ref().map(drop).map_err(Clone::clone));
+        }
+    }
+
+    /// Gets ready to park connections, those of open ports too, or says why that is impossible.
+    fn open_parking(&mut self) -> Result<Parking, String> {
+        self.door.inspection()?;
+        let (ring, flows) = self.door.take_held().map_err(|error| error.to_string())?;
+        let mover =
+            Mover::open(flows).map_err(|error| format!("CAP_NET_RAW and sock_diag are needed: {error}"))?;
+        let workers = self.workers.iter().map(|(worker, _)| worker.clone()).collect();
+        let parking = Parking::start(mover, ring, workers).map_err(|error| error.to_string())?;
+        for (port, open) in &self.ports {
+            parking.open_port(*port, &open.context).map_err(|error| PortError::Park(error).to_string())?;
+        }
+        Ok(parking)
     }
 
     fn open_port(&mut self, port: u16, context: PortContext) -> Result<Vec<String>, PortError> {
@@ -413,15 +453,10 @@ impl Warden {
     }
 }
 
-/// Gets ready to park connections, or says why that is impossible.
-fn open_parking(
-    door: &mut Door,
-    workers: &[(mpsc::UnboundedSender<WorkerCommand>, Arc<Pulse>)],
-) -> Result<Parking, String> {
-    door.inspection()?;
-    let (ring, flows) = door.take_held().map_err(|error| error.to_string())?;
-    let mover =
-        Mover::open(flows).map_err(|error| format!("CAP_NET_RAW and sock_diag are needed: {error}"))?;
-    let workers = workers.iter().map(|(worker, _)| worker.clone()).collect();
-    Parking::start(mover, ring, workers).map_err(|error| error.to_string())
+/// What a thread was started for, `None` if it has failed. Never, if there is none.
+async fn finished<T>(thread: &mut Option<JoinHandle<T>>) -> Option<T> {
+    match thread {
+        Some(thread) => thread.await.ok(),
+        None => pending().await,
+    }
 }

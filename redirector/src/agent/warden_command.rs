@@ -65,6 +65,10 @@ pub enum WardenCommand {
         port: u16,
         reply: oneshot::Sender<()>,
     },
+    /// Can connections of the app's be inspected, or why not? From the first one on who asks, they can be at once.
+    Inspection {
+        reply: oneshot::Sender<Result<(), String>>,
+    },
     /// Can connections of the app's be closed?
     CanClose {
         reply: oneshot::Sender<Result<(), PortError>>,

@@ -81,6 +81,15 @@ impl Attachment {
         })
     }
 
+    /// Puts `program` in the place of the one that is attached, by TCX.
+    pub fn replace(&mut self, program: &mut SchedClassifier) -> Result<(), ProgramError> {
+        if let Some(link) = self.link.take() {
+            let id = program.attach_to_link(link)?;
+            self.link = Some(program.take_link(id)?);
+        }
+        Ok(())
+    }
+
     /// Attaches `program` to the same interface's way out. Kernels that have no TCX have no such program.
     pub fn attach_egress(&mut self, program: &mut SchedClassifier) -> Result<(), ProgramError> {
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());

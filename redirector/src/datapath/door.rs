@@ -3,7 +3,7 @@
 use super::{
     attach::{AttachKind, Attachment, EGRESS_PROGRAM, INSPECT_PROGRAM, PROGRAM},
     connections::Connections,
-    inspection::Inspection,
+    inspection::{Inspection, LoadedPrograms, UnloadedPrograms},
     interfaces::{Interface, local_addresses, outside_interfaces},
     object,
     peername::address_bytes,
@@ -52,6 +52,8 @@ pub enum DoorError {
     Descriptor(#[source] io::Error),
     #[error("connections can't be inspected: {0}")]
     NoInspection(String),
+    #[error("the programs that inspect are being loaded: try again in a moment")]
+    Loading,
 }
 
 /// The agent's listening sockets for one port. Their own address does not matter: connections are assigned.
@@ -79,11 +81,12 @@ pub struct Door {
     /// The programs that inspect are attached, in place of the one that only assigns. From the first intercept on that
     /// asks for it, to the end.
     inspecting: bool,
-    /// Why not, where connections that the app has can't be inspected.
-    inspection: Result<Inspection, String>,
+    /// Why not, where connections that the app has can't be inspected. `None`: nobody has asked.
+    inspection: Option<Result<Inspection, String>>,
     /// Moves the program's log records into `tracing`; only when packets are logged.
     flush_log: Option<Box<dyn FnMut()>>,
-    object: Ebpf,
+    /// `None` while it is away to be loaded.
+    object: Option<Ebpf>,
     bound_to_thread: PhantomData<Rc<()>>,
 }
 
@@ -111,63 +114,82 @@ impl Door {
             slots: BTreeMap::new(),
             known_addresses: BTreeSet::new(),
             inspecting: false,
-            inspection: Err("not tried".to_owned()),
+            inspection: None,
             flush_log,
-            object,
+            object: Some(object),
             bound_to_thread: PhantomData,
         };
         door.program(PROGRAM)?.load()?;
-        door.inspection = match kind {
-            AttachKind::Clsact => Err(NO_TCX.to_owned()),
-            AttachKind::Auto | AttachKind::Tcx => door.load_inspection(),
-        };
         door.beat()?;
         door.refresh()?;
         if door.attachments.is_empty() {
             return Err(DoorError::NoInterface);
         }
         if door.attachments.iter().any(|attachment| attachment.kind != AttachKind::Tcx) {
-            door.inspection = Err(NO_TCX.to_owned());
+            door.inspection = Some(Err(NO_TCX.to_owned()));
         }
         Ok(door)
     }
 
-    /// Loads what inspection needs beyond door A.
-    fn load_inspection(&mut self) -> Result<Inspection, String> {
-        for name in [INSPECT_PROGRAM, EGRESS_PROGRAM] {
-            let program = self.program(name).map_err(|error| error.to_string())?;
-            program.load().map_err(|error| format!("this kernel does not take {name}: {error}"))?;
-        }
-        Inspection::new(&mut self.object).map_err(|error| error.to_string())
+    /// The programs that inspect, to be loaded on another thread, as the verifier takes its time, and then given to
+    /// [`Self::loaded`]. `None`: [`Self::inspection`] answers at once, or they are being loaded.
+    pub fn unloaded(&mut self) -> Option<UnloadedPrograms> {
+        if self.inspection.is_some() { None } else { self.object.take().map(UnloadedPrograms) }
     }
 
-    /// Why connections that the app has can't be inspected, if they can't.
-    pub fn inspection(&self) -> Result<(), &str> {
-        self.inspection.as_ref().map(drop).map_err(String::as_str)
+    /// They are as ready as they can be.
+    pub fn loaded(&mut self, programs: LoadedPrograms) {
+        let LoadedPrograms { mut object, loaded } = programs;
+        let inspection =
+            loaded.and_then(|()| Inspection::new(&mut object).map_err(|error| error.to_string()));
+        self.inspection = Some(inspection);
+        self.object = Some(object);
+    }
+
+    /// Why connections that the app has can't be inspected, if they can't. Loads what is needed to find out, if
+    /// that was not done before.
+    pub fn inspection(&mut self) -> Result<(), String> {
+        self.inspector().map(drop)
+    }
+
+    fn inspector(&mut self) -> Result<&mut Inspection, String> {
+        if let Some(programs) = self.unloaded() {
+            self.loaded(programs.load());
+        }
+        match &mut self.inspection {
+            Some(Ok(inspection)) => Ok(inspection),
+            Some(Err(reason)) => Err(reason.clone()),
+            None => Err(DoorError::Loading.to_string()),
+        }
     }
 
     /// What is held back, and the maps to claim it with. Gives them once.
     pub fn take_held(&mut self) -> Result<(RingBuf<MapData>, Arc<Flows>), DoorError> {
-        self.inspection().map_err(|reason| DoorError::NoInspection(reason.to_owned()))?;
-        Ok((RingBuf::try_from(take(&mut self.object, "HELD_SEGMENTS")?)?, Flows::new(&mut self.object)?))
+        self.inspection().map_err(DoorError::NoInspection)?;
+        let object = self.object.as_mut().ok_or(DoorError::Loading)?;
+        Ok((RingBuf::try_from(take(object, "HELD_SEGMENTS")?)?, Flows::new(object)?))
     }
 
     /// From now on heads of requests to `port`, on connections that the app has, are searched for these names; not
     /// at all without any.
     pub fn watch(&mut self, port: u16, names: &BTreeSet<Needle>) -> Result<(), DoorError> {
-        if !names.is_empty() && !self.inspecting && self.inspection.is_ok() {
+        if names.is_empty() {
+            // Nothing is looked for where nothing was ever looked for.
+            return match &mut self.inspection {
+                Some(Ok(inspection)) => Ok(inspection.watch(port, names)?),
+                _ => Ok(()),
+            };
+        }
+        self.inspection().map_err(DoorError::NoInspection)?;
+        if !self.inspecting {
             self.start_inspecting()?;
         }
-        match &mut self.inspection {
-            Ok(inspection) => Ok(inspection.watch(port, names)?),
-            Err(_) if names.is_empty() => Ok(()),
-            Err(reason) => Err(DoorError::NoInspection(reason.clone())),
-        }
+        Ok(self.inspector().map_err(DoorError::NoInspection)?.watch(port, names)?)
     }
 
     /// What is known of connections before the first [`Self::watch`] of their port: see [`Existing`].
     pub fn remember(&mut self, existing: impl IntoIterator<Item = (Tuple, Existing)>) {
-        if let Ok(inspection) = &mut self.inspection {
+        if let Ok(inspection) = self.inspector() {
             inspection.remember(existing);
         }
     }
@@ -175,7 +197,10 @@ impl Door {
     /// What new connections to an inspected port began with, other than HTTP/1.x: bits of
     /// [`PORT_HTTP2`](redirector_common::PORT_HTTP2) and [`PORT_TLS`](redirector_common::PORT_TLS).
     pub fn protocols(&self, port: u16) -> u32 {
-        self.inspection.as_ref().map_or(0, |inspection| inspection.protocols(port))
+        match &self.inspection {
+            Some(Ok(inspection)) => inspection.protocols(port),
+            _ => 0,
+        }
     }
 
     /// New connections to `port` can go to `listeners`, once they are to: see [`Self::assign`].
@@ -300,16 +325,20 @@ impl Door {
         attached.map_err(|source| DoorError::Attach { interface: interface.name.clone(), source })
     }
 
-    /// There is no moment without a program: the new ones are there before the old ones go.
+    /// There is no moment without a program: the new one takes the place of the old one at once.
     fn start_inspecting(&mut self) -> Result<(), DoorError> {
-        let interfaces: Vec<Interface> = self.attachments.iter().map(|a| a.interface.clone()).collect();
-        self.attachments = interfaces
-            .iter()
-            .map(|interface| self.attach_inspection(interface))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut attachments = std::mem::take(&mut self.attachments);
+        for attachment in &mut attachments {
+            let interface = &attachment.interface.name.clone();
+            let failed = |source| DoorError::Attach { interface: interface.clone(), source };
+            attachment.replace(self.program(INSPECT_PROGRAM)?).map_err(failed)?;
+            attachment.attach_egress(self.program(EGRESS_PROGRAM)?).map_err(failed)?;
+            // The kernel may take its time for each, in which the thread does nothing else.
+            self.beat()?;
+        }
+        self.attachments = attachments;
         self.inspecting = true;
-        // The kernel may have taken its time, in which the thread did nothing else.
-        self.beat()
+        Ok(())
     }
 
     fn attach_inspection(&mut self, interface: &Interface) -> Result<Attachment, DoorError> {
@@ -321,7 +350,8 @@ impl Door {
     }
 
     fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, DoorError> {
-        Ok(self.object.program_mut(name).ok_or(DoorError::Missing(name))?.try_into()?)
+        let object = self.object.as_mut().ok_or(DoorError::Loading)?;
+        Ok(object.program_mut(name).ok_or(DoorError::Missing(name))?.try_into()?)
     }
 }
 

@@ -1,19 +1,49 @@
 //! What the eBPF programs look for on connections that the app has.
 
-use super::door::{DoorError, take};
+use super::{
+    attach::{EGRESS_PROGRAM, INSPECT_PROGRAM},
+    door::{DoorError, take},
+};
 use crate::context;
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError},
+    maps::{Array, HashMap, MapData, MapError},
+    programs::{ProgramError, SchedClassifier},
 };
 use redirector_common::{Existing, Needle, Tuple, name_bit, scan::name_hash};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The object of a [`Door`](super::Door) whose programs that inspect are not loaded.
+pub struct UnloadedPrograms(pub(super) Ebpf);
+
+/// The same object, and why this kernel does not take them, if so.
+pub struct LoadedPrograms {
+    pub(super) object: Ebpf,
+    pub(super) loaded: Result<(), String>,
+}
+
+impl UnloadedPrograms {
+    /// Loads what inspection needs beyond door A. Any thread can do it.
+    pub fn load(self) -> LoadedPrograms {
+        let Self(mut object) = self;
+        let mut load = |name| {
+            let program = object.program_mut(name).ok_or(DoorError::Missing(name));
+            let program: &mut SchedClassifier = program
+                .map_err(|error| error.to_string())?
+                .try_into()
+                .map_err(|error: ProgramError| error.to_string())?;
+            program.load().map_err(|error| format!("this kernel does not take {name}: {error}"))
+        };
+        let loaded = load(INSPECT_PROGRAM).and_then(|()| load(EGRESS_PROGRAM));
+        LoadedPrograms { object, loaded }
+    }
+}
 
 /// The maps of names and of what is known beforehand, by port.
 pub struct Inspection {
     existing: HashMap<MapData, Tuple, Existing>,
     protocols: HashMap<MapData, u16, u32>,
-    ports: HashMap<MapData, u16, u32>,
+    ports: Array<MapData, u32>,
     needles: HashMap<MapData, Needle, u32>,
     of_port: BTreeMap<u16, BTreeSet<Needle>>,
 }
@@ -23,7 +53,7 @@ impl Inspection {
         Ok(Self {
             existing: HashMap::try_from(take(object, "EXISTING")?)?,
             protocols: HashMap::try_from(take(object, "PORT_PROTOCOLS")?)?,
-            ports: HashMap::try_from(take(object, "INSPECTED_PORTS")?)?,
+            ports: Array::try_from(take(object, "INSPECTED_PORTS")?)?,
             needles: HashMap::try_from(take(object, "NEEDLES")?)?,
             of_port: BTreeMap::new(),
         })
@@ -65,17 +95,17 @@ impl Inspection {
         }
         if wanted.is_empty() {
             if !known.is_empty() {
-                self.ports.remove(&port)?;
+                self.ports.set(port.into(), 0, 0)?;
                 self.forget(port);
             }
         } else {
-            self.ports.insert(port, name_bits(known.union(&wanted)), 0)?;
+            self.ports.set(port.into(), name_bits(known.union(&wanted)), 0)?;
         }
         for needle in known.difference(&wanted) {
             self.needles.remove(needle)?;
         }
         if !wanted.is_empty() {
-            self.ports.insert(port, name_bits(&wanted), 0)?;
+            self.ports.set(port.into(), name_bits(&wanted), 0)?;
             self.of_port.insert(port, wanted);
         }
         Ok(())

@@ -15,5 +15,6 @@ mod sweep;
 
 pub use attach::AttachKind;
 pub use door::{Door, DoorError, PortListeners};
+pub use inspection::{LoadedPrograms, UnloadedPrograms};
 pub use peername::{PeerNames, PeerNamesError, UpstreamGuard};
 pub use sweep::sweep;

@@ -14,19 +14,21 @@ pub fn load_ingress(log_packets: bool) -> Result<Ebpf, EbpfError> {
 
 /// The object for the whole node: the `getpeername` programs and their map.
 pub fn load_peername() -> Result<Ebpf, EbpfError> {
-    load(
-        false,
-        &[
-            "PORTS",
-            "LISTENERS",
-            "LOCAL_ADDRESSES",
-            "HOLDS",
-            "FLOWS",
-            "AGENT_PORTS",
-            "INSPECTED_PORTS",
-            "NEEDLES",
-        ],
-    )
+    let unused = [
+        "PORTS",
+        "LISTENERS",
+        "LOCAL_ADDRESSES",
+        "HOLDS",
+        "FLOWS",
+        "AGENT_PORTS",
+        "INSPECTED_PORTS",
+        "NEEDLES",
+        "EXISTING",
+        "PORT_PROTOCOLS",
+        // The loader makes a page of it, the least there can be.
+        "HELD_SEGMENTS",
+    ];
+    load(false, &unused)
 }
 
 fn load(log: bool, unused_maps: &[&'static str]) -> Result<Ebpf, EbpfError> {

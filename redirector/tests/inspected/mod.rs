@@ -194,18 +194,23 @@ pub fn with_client_of(
     pod.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
-/// An app that answers each empty line at the end of a head, after the milliseconds of `X-Wait`. Bodies are skipped by their length.
+/// An app that answers each empty line at the end of a head, after the milliseconds of `X-Wait`. Bodies are skipped: by their length,
+/// or up to the first thing that looks like a last chunk.
 pub fn serve(mut stream: TcpStream) {
+    const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
     let mut pending = Vec::new();
     let mut chunk = vec![0; 65_536];
     loop {
         while let Some(end) = pending.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&pending[..end]).to_lowercase();
             let number = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.parse().ok());
-            let total = end + 4 + number("content-length: ").unwrap_or(0);
-            if pending.len() < total {
-                break;
-            }
+            let total = if head.contains("\ntransfer-encoding: chunked") {
+                let last = pending.windows(LAST_CHUNK.len()).position(|window| window == LAST_CHUNK);
+                last.map(|at| at + LAST_CHUNK.len())
+            } else {
+                Some(end + 4 + number("content-length: ").unwrap_or(0))
+            };
+            let Some(total) = total.filter(|total| pending.len() >= *total) else { break };
             pending.drain(..total);
             thread::sleep(Duration::from_millis(number("x-wait: ").unwrap_or(0) as u64));
             if stream.write_all(ANSWER.as_bytes()).is_err() {

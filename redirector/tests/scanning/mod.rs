@@ -42,6 +42,7 @@ pub const BLOCKS: [By; 4] =
 /// Either scan.
 trait Scan {
     fn push(&mut self, byte: u8) -> u32;
+    fn read_line(&mut self, block: &Block, at: u32, end: u32) -> u32;
     fn read(&mut self, block: &Block, at: u32, end: u32) -> (u32, u32);
     fn skippable(&self) -> u32;
     fn skip(&mut self, bytes: u32);
@@ -74,8 +75,9 @@ fn drive(scan: &mut impl Scan, stream: &[u8], by: By) -> Vec<Seen> {
         block.bytes[..len].copy_from_slice(&stream[at..at + len]);
         let mut within = 0;
         while within < len {
-            let (next, event) =
-                scan.read(&block, u32::try_from(within).unwrap(), u32::try_from(len).unwrap());
+            let (from, end) = (u32::try_from(within).unwrap(), u32::try_from(len).unwrap());
+            let line = scan.read_line(&block, from, end);
+            let (next, event) = if line == from { scan.read(&block, from, end) } else { (line, 0) };
             assert!(next as usize > within && next as usize <= len, "from {within} to {next} of {len}");
             within = next as usize;
             push_seen(&mut seen, event, at + within);
@@ -95,6 +97,10 @@ struct Requests<'a, N> {
 impl<N: Needles> Scan for Requests<'_, N> {
     fn push(&mut self, byte: u8) -> u32 {
         self.scan.push(byte, self.needles)
+    }
+
+    fn read_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        self.scan.read_line(block, at, end, self.needles)
     }
 
     fn read(&mut self, block: &Block, at: u32, end: u32) -> (u32, u32) {
@@ -125,6 +131,10 @@ struct Responses<'a> {
 impl Scan for Responses<'_> {
     fn push(&mut self, byte: u8) -> u32 {
         self.scan.push(byte, self.method == Some(&MethodKind::Head))
+    }
+
+    fn read_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        self.scan.read_line(block, at, end)
     }
 
     fn read(&mut self, block: &Block, at: u32, end: u32) -> (u32, u32) {

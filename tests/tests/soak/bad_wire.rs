@@ -68,6 +68,9 @@ fn a_bad_wire_misroutes_no_request() {
             later + overtaking <= unheld + in_doubt,
             "every one of alice's that got to the app is counted"
         );
+        // That overtakes nothing gets to the app only where a wire this bad made the agent lose sight of where requests begin.
+        assert!(later <= unheld + left_to_the_app(&["lost_sight"]), "all others were held");
+        assert!(later * 200 < answers.later.iter().sum(), "sight is hardly ever lost");
         for shuffled in &shuffled {
             assert!(shuffled.fits_a_wire(), "{shuffled:?}");
             assert!(shuffled.lost > 0 && shuffled.repeated > 0 && shuffled.overtaken > 0, "{shuffled:?}");

@@ -1,0 +1,227 @@
+//! What comes before its turn: segments that an earlier one, lost or overtaken, is still to come before.
+//!
+//! They are passed on at once. The app's kernel puts them aside until their turn, and a copy of them is put aside here, so that
+//! they can be read then: in a chunked body, or behind the end of a request, nothing is known without them. The copies
+//! are with the app's socket, as long as there are any.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    btf_maps::SkStorage,
+    helpers::generated::{bpf_loop, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skb_load_bytes},
+    macros::btf_map,
+    programs::TcContext,
+};
+use core::{ffi::c_void, hint::black_box};
+use redirector_common::{Connection, scan::BLOCK, word_at};
+
+use crate::{follow::Payload, packet::Segment, scanning};
+
+/// See [`Early`].
+#[btf_map]
+static EARLY: SkStorage<Early> = SkStorage::new();
+
+const MAX_PARTS: u32 = 64;
+/// The last part must begin before that, and the longest may have so many bytes.
+const ROOM: u32 = 43 * 1024;
+const LONGEST: u32 = 16 * 1024;
+/// So that a block can be copied from any byte.
+const BYTES: usize = (ROOM + LONGEST) as usize + BLOCK;
+
+/// As much as fits (the value of a socket's storage has less than 64 KiB): what is not kept can't be read, and sight is lost.
+#[repr(C)]
+pub struct Early {
+    parts: u32,
+    /// Bytes of `bytes` that are used.
+    used: u32,
+    /// The part that was read last, and how many were tried since then.
+    cursor: u32,
+    tried: u32,
+    part: [Part; MAX_PARTS as usize],
+    bytes: [u8; BYTES],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Part {
+    seq: u32,
+    len: u32,
+    /// Where in `bytes`.
+    at: u32,
+}
+
+/// What [`read_step`] works on, beside [`scanning::Work`].
+#[repr(C)]
+struct Reading {
+    packet: *mut __sk_buff,
+    early: *mut Early,
+    /// The sequence number of what is at 0 in the packet, as it were.
+    origin: u64,
+}
+
+/// Whether a copy of it may be needed: not of what is all within a body of a known length, or a chunk.
+#[inline(always)]
+pub fn matters(connection: &Connection, segment: &Segment, payload: Payload) -> bool {
+    /// From the first byte that is missing. More no app has room for, as a rule.
+    const FARTHEST: u32 = 1 << 20;
+    let gap = segment.seq.wrapping_sub(connection.next);
+    gap <= FARTHEST && payload.len <= LONGEST && !connection.request.is_within_body(gap + payload.len)
+}
+
+/// Keeps a copy of a segment, which must not be damaged. `at`: of its payload, from the start of the packet.
+///
+/// # Safety
+/// `socket` must be the full socket of the connection, and be referenced.
+#[inline(never)]
+pub unsafe fn put_aside(
+    ctx: &TcContext,
+    segment: &Segment,
+    at: u32,
+    connection: &mut Connection,
+    socket: *mut bpf_sock,
+) {
+    let Some(len) = segment.payload_len(ctx) else { return };
+    let payload = Payload { at, len };
+    // SAFETY: guaranteed by the caller.
+    let early = unsafe { storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) };
+    if early.is_null() {
+        return;
+    }
+    // SAFETY: valid as long as the socket; the connection is locked.
+    let early = unsafe { &mut *early };
+    let end = segment.seq.wrapping_add(payload.len);
+    if connection.early == 0 || (end.wrapping_sub(connection.early_end) as i32) > 0 {
+        connection.early_end = end;
+    }
+    connection.early = 1;
+    // The compiler is not to know the bounds: it would leave out the checks that the verifier wants to see.
+    let (part, at, last) =
+        (black_box(early.parts), black_box(early.used), black_box(payload.len.wrapping_sub(1)));
+    if part >= MAX_PARTS || at >= ROOM || last >= LONGEST {
+        return;
+    }
+    let len = last + 1;
+    // SAFETY: within the array, as was checked.
+    unsafe {
+        let to = early.bytes.as_mut_ptr().add(at as usize).cast();
+        if bpf_skb_load_bytes(ctx.as_ptr(), payload.at, to, len) != 0 {
+            return;
+        }
+        early.part.as_mut_ptr().add(part as usize).write(Part { seq: segment.seq, len, at });
+    }
+    early.used = at + len;
+    early.parts = part + 1;
+}
+
+/// Reads on where the scan of the packet has ended, as far as there are copies. False: as [`scanning::read_requests`].
+/// `origin`: the sequence number of the packet's first byte, as it were.
+///
+/// # Safety
+/// As [`put_aside`].
+#[inline(always)]
+pub unsafe fn read(ctx: &TcContext, origin: u32, socket: *mut bpf_sock) -> bool {
+    // SAFETY: guaranteed by the caller.
+    let early = unsafe { storage(socket, 0) };
+    if early.is_null() {
+        return true;
+    }
+    // SAFETY: valid as long as the socket; the connection is locked.
+    unsafe { ((*early).cursor, (*early).tried) = (0, 0) };
+    if let Some(work) = scanning::work() {
+        // SAFETY: this processor's alone while the program runs.
+        unsafe { ((*work).known_from, (*work).known_to) = (0, 0) };
+    }
+    let mut reading = Reading { packet: ctx.skb.skb, early, origin: u64::from(origin) };
+    // SAFETY: the callback takes what is given.
+    unsafe {
+        bpf_loop(
+            scanning::MAX_STEPS,
+            (read_step as *const ()).cast_mut().cast(),
+            (&raw mut reading).cast(),
+            0,
+        )
+    };
+    // SAFETY: this processor's alone while the program runs.
+    scanning::work().is_some_and(|work| unsafe { (*work).has_read_block() })
+}
+
+/// Frees the copies.
+///
+/// # Safety
+/// As [`put_aside`].
+#[inline(always)]
+pub unsafe fn forget(connection: &mut Connection, socket: *mut bpf_sock) {
+    connection.early = 0;
+    let map = (&raw const EARLY).cast_mut().cast();
+    // SAFETY: guaranteed by the caller.
+    unsafe { bpf_sk_storage_delete(map, socket.cast()) };
+}
+
+#[inline(always)]
+unsafe fn storage(socket: *mut bpf_sock, flags: u64) -> *mut Early {
+    let map = (&raw const EARLY).cast_mut().cast();
+    // SAFETY: guaranteed by the caller; without an initial value it is zeros.
+    unsafe { bpf_sk_storage_get(map, socket.cast(), core::ptr::null_mut(), flags) }.cast()
+}
+
+/// Reads a block, or looks for the next. 0: go on.
+#[inline(never)]
+unsafe extern "C" fn read_step(_: u32, reading: *mut c_void) -> i64 {
+    let Some(work) = scanning::work() else { return 1 };
+    let reading = reading.cast::<Reading>();
+    // SAFETY: the context is a `Reading`, and `work` is this processor's alone.
+    unsafe {
+        if (*work).has_read_block() {
+            return find_block(&mut *reading);
+        }
+        scanning::redirector_step_requests((*reading).packet);
+    }
+    0
+}
+
+/// Looks whether the part at hand is the one that goes on. 0: go on. (Apart, so that there is room on the stack.)
+#[inline(never)]
+fn find_block(reading: &mut Reading) -> i64 {
+    let Some(work) = scanning::work() else { return 1 };
+    // SAFETY: this processor's alone while the program runs; the storage is valid.
+    let (work, early, origin) = unsafe { (&mut *work, &mut *reading.early, reading.origin as u32) };
+    let cursor = black_box(early.cursor);
+    if cursor >= MAX_PARTS {
+        return 1;
+    }
+    // SAFETY: within the array, as was checked.
+    let Part { seq, len, at } = unsafe { *early.part.as_ptr().add(cursor as usize) };
+    let next = origin.wrapping_add(work.end);
+    let done = next.wrapping_sub(seq);
+    if cursor < early.parts && (done as i32) < 0 && work.request.pass_over(done.wrapping_neg()) {
+        // Of what is in between there is no copy: it is of a chunk, and may not even have come.
+        if work.known_from == work.known_to {
+            work.known_from = next;
+        }
+        work.known_to = seq;
+        work.end = seq.wrapping_sub(origin);
+        work.at = work.end;
+        early.tried = 0;
+        return 0;
+    }
+    if cursor >= early.parts || done >= len {
+        early.cursor = if cursor + 1 < early.parts { cursor + 1 } else { 0 };
+        early.tried += 1;
+        return (early.tried >= early.parts) as i64;
+    }
+    early.tried = 0;
+    let at = black_box(at.wrapping_add(done));
+    if at >= ROOM + LONGEST {
+        return 1;
+    }
+    for word in 0..BLOCK / 8 {
+        // SAFETY: a block fits behind it, and into the other.
+        unsafe {
+            let word_of_part = word_at(early.bytes.as_ptr().add(at as usize + word * 8));
+            work.block_words().add(word).write(word_of_part);
+        }
+    }
+    let left = len - done;
+    work.begin_block(if left < BLOCK as u32 { left } else { BLOCK as u32 });
+    0
+}
