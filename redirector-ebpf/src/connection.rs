@@ -37,7 +37,7 @@ unsafe impl Sync for InheritedSkStorage {}
 /// What is known of `socket`'s connection. Null: nothing, or no room.
 ///
 /// # Safety
-/// `socket` must be a full socket, and be referenced as long as the result is used.
+/// `socket` must be referenced as long as the result is used. (Of one that is not full nothing is known.)
 #[inline(always)]
 pub unsafe fn known(socket: *mut bpf_sock) -> *mut Connection {
     // SAFETY: guaranteed by the caller.

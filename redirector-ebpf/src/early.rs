@@ -15,7 +15,7 @@ use aya_ebpf::{
 use core::{ffi::c_void, hint::black_box};
 use redirector_common::{Connection, scan::BLOCK, word_at};
 
-use crate::{checksum, counters::count, follow::Payload, packet::Segment, scanning};
+use crate::{follow::Payload, packet::Segment, scanning};
 
 /// See [`Early`].
 #[btf_map]

@@ -8,12 +8,9 @@
 
 use aya_ebpf::{
     bindings::{bpf_sock as Sock, bpf_tcp_sock as TcpSock},
-    helpers::{
-        bpf_ktime_get_ns,
-        generated::{bpf_sk_fullsock, bpf_tcp_sock},
-    },
+    helpers::{bpf_ktime_get_ns, generated::bpf_tcp_sock},
     macros::map,
-    maps::HashMap,
+    maps::{Array, HashMap},
     programs::TcContext,
 };
 use core::sync::atomic::{Ordering, compiler_fence};
@@ -31,9 +28,10 @@ use crate::{
     sockets::{self, TCP_ESTABLISHED, TCP_NEW_SYN_RECV},
 };
 
-/// The ports (host order) whose requests are read, and the [`name_bit`](redirector_common::name_bit)s of what is looked for in them.
+/// By port (host order): the [`name_bit`](redirector_common::name_bit)s of what is looked for in its requests; 0: they are not
+/// read. All ports, because each packet is looked up, and nothing is quicker.
 #[map]
-pub static INSPECTED_PORTS: HashMap<u16, u32> = HashMap::with_max_entries(256, 0);
+static INSPECTED_PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
 
 /// See [`Existing`].
 #[map]
@@ -68,14 +66,23 @@ pub const FOLLOWED: Seen = 2;
 /// The same, and it came before its turn. Only in here.
 const EARLY: Seen = 3;
 
+/// See [`INSPECTED_PORTS`].
+#[inline(always)]
+pub fn names_on(port: u16) -> u32 {
+    // SAFETY: the element lives as long as the program; an aligned word is not torn.
+    INSPECTED_PORTS.get_ptr(u32::from(port)).map_or(0, |names| unsafe { names.read_volatile() })
+}
+
 /// A segment from the client, or its copy: see [`opening`].
 #[inline(never)]
-pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool) -> Seen {
+pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
         return PASS;
     }
-    // SAFETY: the value is copied at once.
-    let Some(names) = (unsafe { INSPECTED_PORTS.get(&tuple.app_port) }).copied() else { return PASS };
+    let names = names_on(u16::from_be_bytes(segment.destination_port));
+    if names == 0 {
+        return PASS;
+    }
     let Some(len) = segment.payload_len(ctx) else { return PASS };
     let link = segment.link;
     if len == 0 || link == packet::UNKNOWN_LINK {
@@ -86,11 +93,12 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
     let seen = sockets::look_up(ctx, segment, |socket| {
         // SAFETY: the socket is referenced while this runs.
         unsafe {
-            half_open = (*socket).state == TCP_NEW_SYN_RECV;
-            let socket = bpf_sk_fullsock(socket);
-            if socket.is_null() || (*socket).state != TCP_ESTABLISHED {
+            let state = (*socket).state;
+            half_open = state == TCP_NEW_SYN_RECV;
+            if state != TCP_ESTABLISHED {
                 return PASS;
             }
+            // It is full: the helpers make sure of it.
             let tcp = bpf_tcp_sock(socket);
             if tcp.is_null() {
                 return PASS;
@@ -103,7 +111,7 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
                 leave_alone(&mut *connection, Raw::Ecn);
                 FOLLOWED
             } else {
-                read_request(ctx, segment, tuple, payload, names, &mut *connection, socket, tcp)
+                read_request(ctx, segment, payload, names, &mut *connection, socket, tcp)
             };
             if (*connection).early != 0 && is_past_early(&*connection) {
                 early::forget(&mut *connection, socket);
@@ -133,7 +141,6 @@ pub fn request(ctx: &TcContext, segment: &Segment, tuple: &Tuple, is_copy: bool)
 fn read_request(
     ctx: &TcContext,
     segment: &Segment,
-    tuple: &Tuple,
     payload: Payload,
     names: u32,
     connection: &mut Connection,
@@ -222,14 +229,14 @@ fn read_request(
         if fresh {
             let protocol = protocol::of_opening(ctx, payload);
             if protocol != 0 {
-                let held = hold_opening(ctx, segment, tuple, payload, connection, tcp, protocol);
+                let held = hold_opening(ctx, segment, payload, connection, tcp, protocol);
                 return if held { HELD } else { FOLLOWED };
             }
         } else if !begins_like_a_request(ctx, payload) {
             connection.looks_like = protocol::of_any(ctx, payload);
             return FOLLOWED;
         }
-        let certain = fresh || was_quiet(tuple, tcp, segment);
+        let certain = fresh || was_quiet(tcp, segment);
         find(connection, segment, certain);
         seen = 0;
     }
@@ -260,7 +267,7 @@ fn read_request(
     work.first_interesting = 0;
     work.head_end = 0;
     work.interesting = 0;
-    work.port = u32::from(tuple.app_port);
+    work.port = u32::from(u16::from_be_bytes(segment.destination_port));
     work.names = names;
     work.at = payload.at + seen;
     work.end = payload.at + len;
@@ -302,7 +309,7 @@ fn read_request(
     }
     if notes & (AT_START | PASSED_BEFORE) == AT_START && wanted && !held_before {
         if notes & AT_BOUNDARY != 0 && connection.phase >= Connection::LIKELY {
-            match stop(ctx, segment, tuple, payload, connection, tcp) {
+            match stop(ctx, segment, connection, tcp) {
                 DROP => return HELD,
                 COUNT => not_held = 1,
                 _ => not_held = 0,
@@ -364,21 +371,14 @@ const COUNT: u32 = 2;
 const PASS_ON: u32 = 3;
 
 #[inline(always)]
-fn stop(
-    ctx: &TcContext,
-    segment: &Segment,
-    tuple: &Tuple,
-    payload: Payload,
-    connection: &mut Connection,
-    tcp: *mut TcpSock,
-) -> u32 {
+fn stop(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp: *mut TcpSock) -> u32 {
     if !hold::is_possible(segment) {
         return PASS_ON;
     }
     if connection.phase == Connection::LIKELY {
         return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
     }
-    if hold(ctx, segment, tuple, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
+    if hold(ctx, segment, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
 }
 
 /// All of the segment was passed over, or is known by copies.
@@ -426,7 +426,8 @@ fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
 
 /// Nothing was on the way when the inspection began, and nothing has been said since.
 #[inline(never)]
-fn was_quiet(tuple: &Tuple, tcp: *mut TcpSock, segment: &Segment) -> bool {
+fn was_quiet(tcp: *mut TcpSock, segment: &Segment) -> bool {
+    let tuple = &segment.incoming();
     // SAFETY: the value is copied at once.
     let Some(existing) = (unsafe { EXISTING.get(tuple) }).copied() else { return false };
     // It says something once.
@@ -444,7 +445,6 @@ fn was_quiet(tuple: &Tuple, tcp: *mut TcpSock, segment: &Segment) -> bool {
 fn hold_opening(
     ctx: &TcContext,
     segment: &Segment,
-    tuple: &Tuple,
     payload: Payload,
     connection: &mut Connection,
     tcp: *mut TcpSock,
@@ -455,12 +455,12 @@ fn hold_opening(
         count(Counter::BadChecksum);
         return false;
     }
-    protocol::note(tuple.app_port, protocol);
+    protocol::note(u16::from_be_bytes(segment.destination_port), protocol);
     // Without the service's key, parking TLS gains nothing; with it, its connections are the agent's from their start.
     if protocol != PORT_TLS
         && connection.holds == 0
         && hold::is_possible(segment)
-        && hold(ctx, segment, tuple, connection, tcp) == hold::HELD
+        && hold(ctx, segment, connection, tcp) == hold::HELD
     {
         return true;
     }

@@ -69,16 +69,11 @@ pub fn is_possible(segment: &Segment) -> bool {
 /// [`HELD`]: the agent knows of the segment, which must be dropped. Not inlined: what it needs of the stack shall not be missing
 /// on the way of every packet.
 #[inline(never)]
-pub fn hold(
-    ctx: &TcContext,
-    segment: &Segment,
-    tuple: &Tuple,
-    connection: &mut Connection,
-    tcp: *mut bpf_tcp_sock,
-) -> u32 {
+pub fn hold(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp: *mut bpf_tcp_sock) -> u32 {
     let Some(record) = RECORD.get_ptr_mut(0) else { return NOT_HELD };
     // SAFETY: this processor's alone while the program runs.
     let record = unsafe { &mut *record };
+    let tuple = &segment.incoming();
     let Some(len) = segment.payload_len(ctx) else { return NOT_HELD };
     let payload = Payload { at: segment.link + segment.payload_offset(), len };
     let record_len = fill(record, ctx, segment, tuple, payload);

@@ -43,7 +43,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use redirector_common::{Counter, Tuple};
+use redirector_common::Counter;
 
 use crate::{
     counters::count,
@@ -81,21 +81,15 @@ fn pass(parsed: Parsed) -> i32 {
 
 #[inline(always)]
 fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
-    let tuple = Tuple {
-        client: segment.source,
-        app: segment.destination,
-        client_port: u16::from_be_bytes(segment.source_port),
-        app_port: u16::from_be_bytes(segment.destination_port),
-    };
     let is_copy = opening::is_copy(ctx);
-    if hold::was_held(tuple.client_port) {
-        match parked::ingress(ctx, segment, &tuple) {
+    if hold::was_held(u16::from_be_bytes(segment.source_port)) {
+        match parked::ingress(ctx, segment) {
             Verdict::Pass => return TC_ACT_UNSPEC,
             Verdict::Drop => return TC_ACT_SHOT,
             Verdict::Next => {}
         }
     }
-    match follow::request(ctx, segment, &tuple, is_copy) {
+    match follow::request(ctx, segment, is_copy) {
         follow::HELD => return TC_ACT_SHOT,
         follow::FOLLOWED => return TC_ACT_UNSPEC,
         _ => assign::ingress(ctx, segment),
@@ -110,12 +104,7 @@ pub fn redirector_egress(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn leave(ctx: &TcContext, segment: &Segment) -> i32 {
-    let tuple = Tuple {
-        client: segment.destination,
-        app: segment.source,
-        client_port: u16::from_be_bytes(segment.destination_port),
-        app_port: u16::from_be_bytes(segment.source_port),
-    };
+    let tuple = segment.outgoing();
     if hold::was_held(tuple.client_port)
         && let Some(verdict) = parked::egress(ctx, segment, &tuple)
     {

@@ -10,7 +10,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use core::mem::MaybeUninit;
-use redirector_common::{AddressBytes, word_at};
+use redirector_common::{AddressBytes, Tuple, word_at};
 
 pub const ETH_P_IP: u32 = 0x0800;
 pub const ETH_P_IPV6: u32 = 0x86dd;
@@ -77,6 +77,28 @@ impl Segment {
             self.total_len
         };
         total.checked_sub(self.payload_offset())
+    }
+
+    /// The connection of a segment that comes in.
+    #[inline(always)]
+    pub fn incoming(&self) -> Tuple {
+        Tuple {
+            client: self.source,
+            app: self.destination,
+            client_port: u16::from_be_bytes(self.source_port),
+            app_port: u16::from_be_bytes(self.destination_port),
+        }
+    }
+
+    /// The connection of a segment that leaves.
+    #[inline(always)]
+    pub fn outgoing(&self) -> Tuple {
+        Tuple {
+            client: self.destination,
+            app: self.source,
+            client_port: u16::from_be_bytes(self.destination_port),
+            app_port: u16::from_be_bytes(self.source_port),
+        }
     }
 
     /// From the network header.

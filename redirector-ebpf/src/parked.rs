@@ -44,7 +44,8 @@ pub enum Verdict {
 }
 
 #[inline(never)]
-pub fn ingress(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Verdict {
+pub fn ingress(ctx: &TcContext, segment: &Segment) -> Verdict {
+    let tuple = &segment.incoming();
     if answer::is_ours(ctx) {
         return Verdict::Pass;
     }

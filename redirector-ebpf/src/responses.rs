@@ -1,14 +1,11 @@
 //! The egress half of `follow`: the answers of the app.
 
-use aya_ebpf::{
-    helpers::{bpf_ktime_get_ns, generated::bpf_sk_fullsock},
-    programs::TcContext,
-};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::TcContext};
 use redirector_common::{Connection, Raw, Tuple};
 
 use crate::{
     connection::{self, will_send},
-    follow::{INSPECTED_PORTS, leave_alone},
+    follow::{leave_alone, names_on},
     hold,
     packet::{self, Segment, TCP_FIN, TCP_RST, TCP_SYN},
     scanning,
@@ -17,7 +14,7 @@ use crate::{
 /// A segment from the app. True: the connection is held, drop it.
 #[inline(never)]
 pub fn read(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
-    if segment.flags & (TCP_SYN | TCP_RST) != 0 || !is_inspected(tuple.app_port) {
+    if segment.flags & (TCP_SYN | TCP_RST) != 0 || names_on(tuple.app_port) == 0 {
         return false;
     }
     // SAFETY: the context is the one the kernel called us with; the socket of a packet lives as long as the packet.
@@ -26,10 +23,7 @@ pub fn read(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
         if socket.is_null() {
             return false;
         }
-        let socket = bpf_sk_fullsock(socket);
-        if socket.is_null() {
-            return false;
-        }
+        // If it is not full, the helper says that nothing is known.
         let connection = connection::known(socket);
         if connection.is_null() || (*connection).raw != 0 {
             return false;
@@ -123,10 +117,4 @@ fn note_silence(connection: &mut Connection) {
         connection.longest_answer = waited;
     }
     connection.spoke_at = now;
-}
-
-#[inline(always)]
-fn is_inspected(port: u16) -> bool {
-    // SAFETY: only presence is asked for.
-    unsafe { INSPECTED_PORTS.get(&port) }.is_some()
 }

@@ -377,10 +377,16 @@ struct MapNeedles {
 impl MapNeedles {
     #[inline(always)]
     fn has(&self, kind: u16, hash: u32) -> bool {
-        let needle = Needle { port: self.port, kind, hash };
-        // SAFETY: only presence is asked for.
-        unsafe { NEEDLES.get(&needle) }.is_some()
+        is_needle(self.port, kind, hash)
     }
+}
+
+/// Not inlined: it is seldom asked, and would take room on the stack of who asks.
+#[inline(never)]
+fn is_needle(port: u16, kind: u16, hash: u32) -> bool {
+    let needle = Needle { port, kind, hash };
+    // SAFETY: only presence is asked for.
+    unsafe { NEEDLES.get(&needle) }.is_some()
 }
 
 impl Needles for MapNeedles {

@@ -108,3 +108,18 @@ fn connections_of_the_app_can_be_inspected_where_there_is_tcx() {
         assert!(door.inspection().is_err_and(|reason| reason.contains("TCX")));
     });
 }
+
+#[test]
+fn the_programs_that_inspect_are_loaded_on_first_asking_and_the_door_beats_meanwhile() {
+    in_new_netns(|| {
+        let mut door = Door::open(AttachKind::Auto, false).unwrap();
+        let programs = door.unloaded().unwrap();
+        // They are away.
+        assert!(door.unloaded().is_none() && door.inspection().is_err());
+        door.beat().unwrap();
+        door.refresh().unwrap();
+        door.loaded(std::thread::spawn(move || programs.load()).join().unwrap());
+        assert_eq!(door.inspection(), Ok(()));
+        assert!(door.unloaded().is_none());
+    });
+}

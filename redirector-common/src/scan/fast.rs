@@ -24,8 +24,9 @@ impl Message {
         if value >= end || self.lines >= MAX_HEADERS {
             return at;
         }
-        // First of all, and not where it is certain to be of use: the verifier looks at it for each way that leads there.
-        let mut next = self.find(block, value, end, words::control);
+        // First of all, and not where it is certain to be of use: the verifier looks at it for each way that leads there. From the
+        // start of the line, so that a processor need not wait for the length of the name, which has no such bytes.
+        let mut next = self.find(block, at, end, words::control);
         let mut state = VALUE;
         if block.is_line_end(next, end) {
             next += 2;

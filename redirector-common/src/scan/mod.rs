@@ -1,6 +1,8 @@
 //! Where the messages of an HTTP/1.x connection begin and end, and whether a request may be a developer's
 //! (RFC 9112): the eBPF half's way to see what `redirector::http1` sees.
 //!
+//! Lines of a response that can't say how long its body is are not judged by their names.
+//!
 //! Bytes go in in blocks, or one at a time, and nothing of them is kept, so a scan goes on wherever a segment ends. What the framers of
 //! `redirector::http1` don't understand is raw here too, and so is what would cost too much here: a body of 2 GiB, or bytes
 //! beyond ASCII in a request target. Raw is for good.

@@ -7,7 +7,7 @@ use super::{
 use crate::context;
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError},
+    maps::{Array, HashMap, MapData, MapError},
     programs::{ProgramError, SchedClassifier},
 };
 use redirector_common::{Existing, Needle, Tuple, name_bit, scan::name_hash};
@@ -43,7 +43,7 @@ impl UnloadedPrograms {
 pub struct Inspection {
     existing: HashMap<MapData, Tuple, Existing>,
     protocols: HashMap<MapData, u16, u32>,
-    ports: HashMap<MapData, u16, u32>,
+    ports: Array<MapData, u32>,
     needles: HashMap<MapData, Needle, u32>,
     of_port: BTreeMap<u16, BTreeSet<Needle>>,
 }
@@ -53,7 +53,7 @@ impl Inspection {
         Ok(Self {
             existing: HashMap::try_from(take(object, "EXISTING")?)?,
             protocols: HashMap::try_from(take(object, "PORT_PROTOCOLS")?)?,
-            ports: HashMap::try_from(take(object, "INSPECTED_PORTS")?)?,
+            ports: Array::try_from(take(object, "INSPECTED_PORTS")?)?,
             needles: HashMap::try_from(take(object, "NEEDLES")?)?,
             of_port: BTreeMap::new(),
         })
@@ -95,17 +95,17 @@ impl Inspection {
         }
         if wanted.is_empty() {
             if !known.is_empty() {
-                self.ports.remove(&port)?;
+                self.ports.set(port.into(), 0, 0)?;
                 self.forget(port);
             }
         } else {
-            self.ports.insert(port, name_bits(known.union(&wanted)), 0)?;
+            self.ports.set(port.into(), name_bits(known.union(&wanted)), 0)?;
         }
         for needle in known.difference(&wanted) {
             self.needles.remove(needle)?;
         }
         if !wanted.is_empty() {
-            self.ports.insert(port, name_bits(&wanted), 0)?;
+            self.ports.set(port.into(), name_bits(&wanted), 0)?;
             self.of_port.insert(port, wanted);
         }
         Ok(())
