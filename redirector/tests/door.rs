@@ -118,7 +118,7 @@ fn the_programs_that_inspect_are_loaded_on_first_asking_and_the_door_beats_meanw
         assert!(door.unloaded().is_none() && door.inspection().is_err());
         door.beat().unwrap();
         door.refresh().unwrap();
-        door.loaded(std::thread::spawn(move || programs.load()).join().unwrap());
+        door.loaded(thread::spawn(move || programs.load()).join().unwrap());
         assert_eq!(door.inspection(), Ok(()));
         assert!(door.unloaded().is_none());
     });
