@@ -7,7 +7,8 @@ mod inspected;
 
 use inspected::tcp::{OFF, Position, QUIETLY_OFF, end_of_connection, position};
 use inspected::{
-    CLIENT, Client, LONG, POD, PORT, WANTED, ask, forged, get, read_answers, ready, serve, with_client,
+    ANSWER, CLIENT, Client, LONG, POD, PORT, WANTED, ask, forged, get, read_answers, ready, serve,
+    with_client,
 };
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -143,11 +144,8 @@ fn send_in_order(connection: &mut TcpStream, request: &str, order: &[usize]) {
     for &piece in order {
         let position = Position { seq: seq + 1000 * piece as u32, ack };
         forged::send(connection, position, pieces[piece]);
-        if order.len() < 10 {
-            thread::sleep(SHORT);
-        }
+        thread::sleep(SHORT);
     }
-    thread::sleep(SHORT);
     connection.write_all(request.as_bytes()).unwrap();
 }
 
@@ -186,25 +184,30 @@ fn chunked_bodies_and_heads_are_read_in_their_order_whatever_order_they_come_in(
 fn chunks_may_be_longer_than_what_is_kept_of_them() {
     with_client(|client| {
         inspected::run("sysctl -qw net.ipv4.tcp_slow_start_after_idle=0");
-        let mut connection = connected(client);
-        // So that the client sends all of the next ones at once: it does not believe that what it has not sent is there.
-        let body = "x".repeat(60_000);
-        for _ in 0..8 {
-            ask(&mut connection, &format!("POST / HTTP/1.1\r\nContent-Length: 60000\r\n\r\n{body}"), 1);
-        }
         // Less than the app's kernel takes at once, and more than copies are kept of.
         let chunk = format!("4a38\r\n{}\r\n", "x".repeat(0x4a38));
         let upload =
             format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunk.repeat(3));
-        let last = upload.len() / 1000;
-        for missing in [&[5][..], &[5, 6], &[5, 30], &[5, 30, last]] {
-            let early = (0..=last).filter(|piece| !missing.contains(piece));
-            // All but these; then the first of them. What else is missing only the client sends.
-            let order: Vec<_> = early.chain([5]).collect();
-            send_in_order(&mut connection, &upload, &order);
-            read_answers(&mut connection, 1);
+        let pieces: Vec<_> = upload.as_bytes().chunks(1000).collect();
+        for (before, late) in [&[5][..], &[5, 6], &[5, 30], &[5, 30, pieces.len() - 1]].iter().enumerate() {
+            let mut connection = connected(client);
+            // So that the client can send all of it at once: that it has not sent what is there already it does not believe.
+            let body = "x".repeat(60_000);
+            for _ in 0..8 {
+                ask(&mut connection, &format!("POST / HTTP/1.1\r\nContent-Length: 60000\r\n\r\n{body}"), 1);
+            }
+            let Position { seq, ack } = position(&connection);
+            let early = (0..pieces.len()).filter(|piece| !late.contains(piece));
+            for piece in early.chain(late.iter().copied()) {
+                forged::send(&connection, Position { seq: seq + 1000 * piece as u32, ack }, pieces[piece]);
+            }
+            thread::sleep(SHORT);
+            let next = Position { seq: seq + upload.len() as u32, ack: ack + ANSWER.len() as u32 };
+            forged::send(&connection, next, get(WANTED).as_bytes());
+            thread::sleep(SHORT);
+            client.counted(&[("held", before as u64 + 1), ("lost_sight", 0)]);
+            ask(&mut connection, &(upload.clone() + &get(WANTED)), 2);
         }
-        still_followed(client, &mut connection);
     });
 }
 
