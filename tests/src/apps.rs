@@ -348,7 +348,11 @@ impl Nginx {
         Self::tls_with(lab, host, &[port], &[(certificate, &passes_to(to))])
     }
 
-    /// The same in TLS, with HTTP/2 if the client can, and the gRPC of the lab to `grpc`.
+    /// Fewer than the 128 of a default, so that it takes no crowd to come to it.
+    pub const HTTP2_STREAMS: usize = 16;
+
+    /// The same in TLS, with HTTP/2 if the client can, and the gRPC of the lab to `grpc`. A connection takes
+    /// [`Self::HTTP2_STREAMS`] at a time.
     #[must_use]
     pub fn http2_ingress(
         lab: &Lab,
@@ -359,8 +363,9 @@ impl Nginx {
     ) -> Self {
         let [file, key] = certificate.files();
         let server = format!(
-            "ssl_certificate {file}; ssl_certificate_key {key}; {}
+            "ssl_certificate {file}; ssl_certificate_key {key}; http2_max_concurrent_streams {}; {}
              location ~ ^/(lab|grpc)[.] {{ grpc_pass grpc://{grpc}; client_max_body_size 0; }}",
+            Self::HTTP2_STREAMS,
             passes_to(to)
         );
         Self::start_with(lab, host, &[port], "ssl http2", &[&server])

@@ -69,7 +69,8 @@ pub struct GatewayCommand {
     #[arg(long, help_heading = "Ingress")]
     ingress_tls: bool,
 
-    /// Speak HTTP/2 to it, as gRPC needs; only WebSockets go in HTTP/1.1. Without TLS it must know HTTP/2 with prior knowledge
+    /// Speak HTTP/2 to it, as gRPC needs; only WebSockets go in HTTP/1.1. Without TLS it must know HTTP/2 with prior
+    /// knowledge. Needs --ingress-l5 or --host
     #[arg(long, help_heading = "Ingress")]
     ingress_http2: bool,
 
@@ -118,6 +119,11 @@ impl GatewayCommand {
         ensure!(
             self.agents.len() == self.agent_token_files.len(),
             "each --agent needs its --agent-token-file, in the same order"
+        );
+        ensure!(
+            !self.ingress_http2 || self.ingress_l5.is_some() || !self.hosts.is_empty(),
+            "--ingress-http2 needs to know the hosts, for each of them has connections of its own: name the one that the \
+             ingress serves with --ingress-l5, or those that visitors ask for with --host"
         );
         let agents = self.agents.iter().zip(&self.agent_token_files);
         let port = self.ingress_port.unwrap_or(if self.ingress_tls { 443 } else { 80 });

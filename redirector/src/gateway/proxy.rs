@@ -105,11 +105,11 @@ impl Gateway {
         websocket: Option<upgrade::Asked>,
     ) -> Response<Body> {
         let visitor = websocket.map(|_| hyper::upgrade::on(&mut request));
-        let told = self.upstream.host(&way.asked, way.is_preview_host).clone();
+        let told = self.upstream.host(&way.asked, way.is_preview_host).into_owned();
         let scheme = self.scheme(connection);
         let (request, mut recording) = self.request_for_ingress(request, &way, connection, websocket);
-        let mut response = match self.upstream.send(request, &told).await {
-            Ok(response) => response,
+        let (mut response, in_flight) = match self.upstream.send(request, &told).await {
+            Ok(answer) => answer,
             Err(error) if is_visitors(&error) => {
                 return answer_with(&Page::BadRequest { reason: "its body is broken" });
             }
@@ -132,8 +132,9 @@ impl Gateway {
         }
         parts.version = Version::default();
         // With the body the request ends.
+        let under_way = (recording, in_flight);
         let body = body.map_frame(move |frame| {
-            let _ = &recording;
+            let _ = &under_way;
             frame
         });
         let body = body.map_err(Into::into).boxed_unsync();

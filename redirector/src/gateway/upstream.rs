@@ -1,5 +1,6 @@
 //! The ingress behind the gateway: connections to it, and requests over them.
 
+use super::route::host_name;
 use crate::crypto_provider::provider;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, Version, header, uri::Authority};
@@ -17,6 +18,7 @@ use rustls::{
     pki_types::{CertificateDer, InvalidDnsNameError, ServerName, pem::PemObject as _},
 };
 use std::{
+    borrow::Cow,
     error::Error as StdError,
     io,
     path::PathBuf,
@@ -46,9 +48,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shorter than servers keep idle connections (nginx 75 s, Apache 5 s): who is first to close does not lose a request.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How often an HTTP/2 connection is asked whether it is still there, and how long it may think about it.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often an HTTP/2 connection is asked whether it is still there, and how long it may think about it. Many visitors
+/// wait for one that is dead.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// HTTP/2 connections. One takes only so many requests at a time (nginx 128, Apache and HAProxy 100), and those that are
+/// open for long, as event streams are, would have all others wait.
+const HTTP2_CONNECTIONS: usize = 8;
+
+/// What one answer in HTTP/2 may have in flight, so what a visitor that does not read costs at most. Bytes.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// The largest there is (RFC 9113 §6.9.1): visitors that do not read must never stall the others. Bytes.
+const CONNECTION_WINDOW: u32 = i32::MAX as u32;
+/// Requests cancelled by visitors, remembered so that what is still under way to them is known to be late.
+const REMEMBERED_RESETS: usize = 1024;
 
 /// Longest head of an answer in HTTP/2. Bytes.
 const MAX_HEAD: u32 = 64 << 10;
@@ -82,14 +96,23 @@ pub enum IngressError {
 }
 
 /// The ingress, and a pool of connections to it.
-#[derive(Clone)]
 pub struct Upstream {
     http1: Client<IngressConnector, Body>,
-    http2: Option<Client<IngressConnector, Body>>,
+    /// Each has one connection to each host of the ingress. Empty: there is no HTTP/2.
+    http2: Vec<Http2>,
     address: Authority,
     l5: Option<Authority>,
     scheme: &'static str,
 }
+
+struct Http2 {
+    client: Client<IngressConnector, Body>,
+    in_flight: Arc<()>,
+}
+
+/// A request is at the ingress, until its answer has come to its end.
+#[must_use]
+pub struct InFlight(#[expect(dead_code, reason = "it is counted")] Option<Arc<()>>);
 
 impl Upstream {
     pub fn new(options: &IngressOptions) -> Result<Self, IngressError> {
@@ -111,9 +134,19 @@ impl Upstream {
         let http1 = builder.build(IngressConnector::new(options, l5.as_ref(), HTTP1)?);
         builder.http2_only(true).http2_max_header_list_size(MAX_HEAD);
         builder.http2_keep_alive_interval(PING_INTERVAL).http2_keep_alive_timeout(PING_TIMEOUT);
+        builder
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_max_concurrent_reset_streams(REMEMBERED_RESETS)
+            // Else a connection would end on what visitors do all day long.
+            .http2_max_local_error_reset_streams(None);
         let http2 = match options.http2 {
-            true => Some(builder.build(IngressConnector::new(options, l5.as_ref(), HTTP2)?)),
-            false => None,
+            true => {
+                let connector = IngressConnector::new(options, l5.as_ref(), HTTP2)?;
+                let client = || Http2 { client: builder.build(connector.clone()), in_flight: Arc::default() };
+                (0..HTTP2_CONNECTIONS).map(|_| client()).collect()
+            }
+            false => Vec::new(),
         };
         let address = address.parse().map_err(|_| bad_host(&options.host))?;
         Ok(Self { http1, http2, address, l5, scheme: if options.tls { "https" } else { "http" } })
@@ -121,12 +154,15 @@ impl Upstream {
 
     /// What the ingress is told in `Host`: the one it serves, if that was said; else what the visitor asked for, unless
     /// that is a preview's own host, which the ingress can't know.
+    ///
+    /// In HTTP/2 without the port: there each host has connections of its own, and visitors can make up ports.
     #[must_use]
-    pub fn host<'a>(&'a self, asked: &'a Authority, is_preview_host: bool) -> &'a Authority {
+    pub fn host<'a>(&'a self, asked: &'a Authority, is_preview_host: bool) -> Cow<'a, Authority> {
         match &self.l5 {
-            Some(l5) => l5,
-            None if is_preview_host => &self.address,
-            None => asked,
+            Some(l5) => Cow::Borrowed(l5),
+            None if is_preview_host => Cow::Borrowed(&self.address),
+            None if self.http2.is_empty() => Cow::Borrowed(asked),
+            None => host_name(asked).parse().map_or(Cow::Borrowed(asked), Cow::Owned),
         }
     }
 
@@ -138,26 +174,28 @@ impl Upstream {
     /// The version of HTTP in which a request goes to the ingress.
     #[must_use]
     pub fn version(&self, is_websocket: bool) -> Version {
-        if self.http2.is_some() && !is_websocket { Version::HTTP_2 } else { Version::HTTP_11 }
+        if !self.http2.is_empty() && !is_websocket { Version::HTTP_2 } else { Version::HTTP_11 }
     }
 
-    /// Sends a request whose target is a path, in its own version. Reads as much of the body as the ingress takes.
+    /// Sends a request whose target is a path, in its own version. Reads as much of the body as the ingress takes. The
+    /// request is in flight for as long as the answer's body is there.
     pub async fn send(
         &self,
         mut request: Request<Body>,
         host: &Authority,
-    ) -> Result<Response<Incoming>, hyper_util::client::legacy::Error> {
-        let (client, authority) = match &self.http2 {
+    ) -> Result<(Response<Incoming>, InFlight), hyper_util::client::legacy::Error> {
+        let least_busy = self.http2.iter().min_by_key(|http2| Arc::strong_count(&http2.in_flight));
+        let (client, authority, in_flight) = match least_busy {
             // There the host is the authority of the target (RFC 9113 §8.3.1).
-            Some(client) if request.version() == Version::HTTP_2 => {
+            Some(http2) if request.version() == Version::HTTP_2 => {
                 request.headers_mut().remove(header::HOST);
-                (client, host)
+                (&http2.client, host, InFlight(Some(Arc::clone(&http2.in_flight))))
             }
             _ => {
                 if let Ok(host) = HeaderValue::from_str(host.as_str()) {
                     request.headers_mut().insert(header::HOST, host);
                 }
-                (&self.http1, &self.address)
+                (&self.http1, &self.address, InFlight(None))
             }
         };
         let target = request.uri().path_and_query().cloned();
@@ -167,7 +205,7 @@ impl Upstream {
         parts.path_and_query = target.or_else(|| "/".parse().ok());
         // All three are there, and valid.
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        client.request(request).await
+        Ok((client.request(request).await?, in_flight))
     }
 }
 
@@ -266,21 +304,31 @@ mod tests {
     use super::*;
 
     fn upstream(host: &str, port: u16, l5: Option<&str>) -> Result<Upstream, IngressError> {
+        Upstream::new(&options(host, port, l5))
+    }
+
+    fn options(host: &str, port: u16, l5: Option<&str>) -> IngressOptions {
         let l5 = l5.map(str::to_owned);
-        Upstream::new(&IngressOptions { host: host.to_owned(), port, tls: false, http2: false, l5, ca: None })
+        IngressOptions { host: host.to_owned(), port, tls: false, http2: false, l5, ca: None }
     }
 
     #[tokio::test]
     async fn the_ingress_is_told_a_host_that_it_can_know() {
         let asked: Authority = "asked.test:8443".parse().unwrap();
         let plain = upstream("ingress.test", 8080, None).unwrap();
-        assert_eq!(plain.host(&asked, false), "asked.test:8443");
-        assert_eq!(plain.host(&asked, true), "ingress.test:8080");
-        assert_eq!(upstream("::1", 80, None).unwrap().host(&asked, true), "[::1]");
+        assert_eq!(*plain.host(&asked, false), "asked.test:8443");
+        assert_eq!(*plain.host(&asked, true), "ingress.test:8080");
+        assert_eq!(*upstream("::1", 80, None).unwrap().host(&asked, true), "[::1]");
+        let http2 = Upstream::new(&IngressOptions { http2: true, ..options("ingress.test", 80, None) });
+        assert_eq!(
+            *http2.unwrap().host(&asked, false),
+            "asked.test",
+            "a port would be the visitor's to make up"
+        );
         let l5 = upstream("10.0.0.1", 80, Some("shop.test")).unwrap();
         assert_eq!(
-            (l5.host(&asked, false), l5.host(&asked, true)),
-            (&"shop.test".parse().unwrap(), &"shop.test".parse().unwrap())
+            (l5.host(&asked, false).as_str(), l5.host(&asked, true).as_str()),
+            ("shop.test", "shop.test")
         );
         assert!(matches!(upstream("a b", 80, None), Err(IngressError::Host(_))));
     }

@@ -13,6 +13,7 @@ Any path answers with a JSON report of the request. Special paths:
   /early              answers before it reads the body
   /file               the file given with --file
   /stall              reads the request, never answers
+  /events             one event, and then the stream stays open
   anything with "Upgrade: echo": 101, then sends back every byte until the client half-closes, then "bye NAME"
 """
 
@@ -143,6 +144,10 @@ async def answer(request, connection, number, reader, writer):
             while piece := file.read(1 << 18):
                 writer.write(piece)
                 await writer.drain()
+    elif path == "/events":
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: open\n\n")
+        await reader.read()
+        return False
     elif path == "/stall":
         await reader.read()
         return False

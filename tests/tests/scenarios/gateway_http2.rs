@@ -1,8 +1,8 @@
 //! HTTP/2 from the gateway to the ingress: gRPC, and everything else beside it.
 
 use lab::{
-    Agent, App, Certificate, Gateway, GatewayOptions, Intercept, Kind, Lab, Nginx, WebSockets, grpc_client,
-    websocket_dialog,
+    Agent, App, Certificate, Gateway, GatewayOptions, Intercept, Kind, Lab, Nginx, Process, Stream,
+    WebSockets, eventually, grpc_client, websocket_dialog,
 };
 use serde_json::{Value, json};
 
@@ -95,5 +95,41 @@ fn requests_survive_that_the_ingress_ends_its_connections() {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let good = text.lines().filter(|code| *code == "200").count();
         assert_eq!(good, 5000, "{:?}", text.lines().filter(|code| *code != "200").collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn open_streams_do_not_keep_others_waiting() {
+    in_lab(|lab| {
+        let site = Site::new(lab, App::echo(lab, &lab.pod, "app", &[PORT]));
+        // More than one connection to the ingress takes.
+        let streams = 2 * Nginx::HTTP2_STREAMS + 1;
+        let url = format!("http://{}/events?[1-{streams}]", site.gateway.address());
+        let mut curl = lab.client.netns.command("curl");
+        curl.args([
+            "--silent",
+            "--no-buffer",
+            "--parallel",
+            "--parallel-immediate",
+            "--parallel-max",
+            "300",
+            &url,
+        ]);
+        let visitors = Process::spawn("visitors", &mut curl, lab.logs());
+        eventually("all streams are open", || {
+            let lines = visitors.log().lines(Stream::Stdout);
+            lines.iter().filter(|line| line.contains("data: open")).count() == streams
+        });
+        let seen = visit(&lab.client, &site.gateway, "http://any.test/", &["--max-time", "20"], &[]);
+        assert_eq!(seen.report().header("host"), "shop.test");
+    });
+}
+
+#[test]
+fn http2_to_the_ingress_needs_to_know_its_hosts() {
+    in_lab(|lab| {
+        let options = GatewayOptions::new(lab.node.at(INGRESS)).with(&["--ingress-http2"]);
+        let refused = Gateway::refused(lab, &options);
+        assert!(refused.code == Some(1) && refused.stderr.contains("--ingress-l5, or"), "{refused:?}");
     });
 }
