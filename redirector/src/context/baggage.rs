@@ -73,9 +73,9 @@ pub(super) fn has_member(request: &RequestView<'_>, key: &str, value: &str) -> b
     values_of(request, key).any(|candidate| candidate == value)
 }
 
-/// The values of all members with this key, percent-decoded.
-pub(super) fn member_values(request: &RequestView<'_>, key: &str) -> Vec<String> {
-    values_of(request, key).map(Cow::into_owned).collect()
+/// Whether `is` holds for the value of any member with this key, percent-decoded.
+pub(super) fn any_member(request: &RequestView<'_>, key: &str, is: &mut dyn FnMut(&str) -> bool) -> bool {
+    values_of(request, key).any(|value| is(&value))
 }
 
 fn values_of<'a>(request: &RequestView<'a>, key: &str) -> impl Iterator<Item = Cow<'a, str>> {

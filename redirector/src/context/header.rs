@@ -54,10 +54,9 @@ pub(super) fn header_name(name: &str) -> Result<HeaderName, ConditionError> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| ConditionError::HeaderName(name.to_owned()))
 }
 
-/// The values of the lines of the field, of those that are text.
-pub(super) fn line_values(request: &RequestView<'_>, name: &str) -> Vec<String> {
-    let lines = request.header_lines(name).map(trim_ows);
-    lines.filter_map(|line| Some(std::str::from_utf8(line).ok()?.to_owned())).collect()
+/// Whether `is` holds for any line of the field that is text.
+pub(super) fn any_line(request: &RequestView<'_>, name: &str, is: &mut dyn FnMut(&str) -> bool) -> bool {
+    request.header_lines(name).map(trim_ows).any(|line| std::str::from_utf8(line).is_ok_and(&mut *is))
 }
 
 /// Some line of the field `name` has exactly this value, whitespace around it aside.

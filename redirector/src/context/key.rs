@@ -44,14 +44,28 @@ impl InterceptKey {
         Ok(Self(bytes.iter().map(|&byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()))
     }
 
-    /// All keys that the request carries, in whichever place; each once.
+    /// The keys that the request carries, in whichever place; each once, and `most` at most.
     #[must_use]
-    pub fn carried_by(request: &RequestView<'_>) -> Vec<Self> {
-        let values = Self::PLACES.iter().flat_map(|place| place.values(request));
-        let mut keys: Vec<Self> = values.filter_map(|value| Self::try_from(value).ok()).collect();
-        keys.sort_unstable();
-        keys.dedup();
+    pub fn carried_by(request: &RequestView<'_>, most: usize) -> Vec<Self> {
+        let mut keys = Vec::new();
+        Self::any(request, |key| {
+            if keys.len() < most && !keys.iter().any(|known: &Self| known.0 == key) {
+                keys.push(Self(key.to_owned()));
+            }
+            keys.len() >= most
+        });
         keys
+    }
+
+    /// Does the request carry a key?
+    #[must_use]
+    pub fn is_carried_by(request: &RequestView<'_>) -> bool {
+        Self::any(request, |_| true)
+    }
+
+    /// Whether it `is` any of the keys that the request carries.
+    fn any(request: &RequestView<'_>, mut is: impl FnMut(&str) -> bool) -> bool {
+        Self::PLACES.iter().any(|place| place.any(request, &mut |value| is_key(value) && is(value)))
     }
 
     #[must_use]
@@ -72,9 +86,11 @@ impl TryFrom<String> for InterceptKey {
     type Error = ConditionError;
 
     fn try_from(text: String) -> Result<Self, ConditionError> {
-        let valid = (MIN_LEN..=MAX_LEN).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-        if valid { Ok(Self(text)) } else { Err(ConditionError::InterceptKey { min: MIN_LEN, max: MAX_LEN }) }
+        if is_key(&text) {
+            Ok(Self(text))
+        } else {
+            Err(ConditionError::InterceptKey { min: MIN_LEN, max: MAX_LEN })
+        }
     }
 }
 
@@ -88,4 +104,9 @@ impl fmt::Display for InterceptKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+fn is_key(text: &str) -> bool {
+    (MIN_LEN..=MAX_LEN).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }

@@ -86,7 +86,7 @@ impl Condition {
             Self::PathPrefix(condition) => condition.matches(request),
             Self::PathRegex(condition) => condition.matches(request),
             Self::Methods(condition) => condition.takes(request.method),
-            Self::AnyKey => !InterceptKey::carried_by(request).is_empty(),
+            Self::AnyKey => InterceptKey::is_carried_by(request),
             Self::Preset(_) | Self::Key(_) => {
                 self.carrier().is_some_and(|(places, key)| places.iter().any(|place| place.has(request, key)))
             }

@@ -25,12 +25,12 @@ impl Place {
         }
     }
 
-    /// What there is in this place, decoded; in any number of lines.
-    pub(super) fn values(self, request: &RequestView<'_>) -> Vec<String> {
+    /// Whether `is` holds for anything in this place, decoded; in any number of lines.
+    pub(super) fn any(self, request: &RequestView<'_>, is: &mut dyn FnMut(&str) -> bool) -> bool {
         match self {
-            Self::Header(name) => header::line_values(request, name),
-            Self::Baggage(member) => baggage::member_values(request, member),
-            Self::Tracestate(member) => tracestate::member_values(request, member),
+            Self::Header(name) => header::any_line(request, name, is),
+            Self::Baggage(member) => baggage::any_member(request, member, is),
+            Self::Tracestate(member) => tracestate::any_member(request, member, is),
         }
     }
 

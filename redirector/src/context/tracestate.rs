@@ -60,15 +60,12 @@ impl TracestateCondition {
     }
 }
 
-/// The values of all members with this key; none if there are too many members.
-pub(super) fn member_values(request: &RequestView<'_>, key: &str) -> Vec<String> {
-    let members: Vec<&[u8]> =
-        list_members(request, "tracestate").filter(|member| !member.is_empty()).collect();
-    if members.len() > MAX_MEMBERS {
-        return Vec::new();
-    }
-    let values = members.into_iter().filter_map(split_member).filter(|(name, _)| *name == key.as_bytes());
-    values.filter_map(|(_, value)| Some(std::str::from_utf8(value).ok()?.to_owned())).collect()
+/// Whether `is` holds for the value of any member with this key; not if there are too many members.
+pub(super) fn any_member(request: &RequestView<'_>, key: &str, is: &mut dyn FnMut(&str) -> bool) -> bool {
+    let members = || list_members(request, "tracestate").filter(|member| !member.is_empty());
+    let mut values = members().filter_map(split_member).filter(|(name, _)| *name == key.as_bytes());
+    members().count() <= MAX_MEMBERS
+        && values.any(|(_, value)| std::str::from_utf8(value).is_ok_and(&mut *is))
 }
 
 /// Some member is `key=value`, byte for byte: no percent-encoding, and whitespace only around members. `key` and

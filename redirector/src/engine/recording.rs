@@ -2,13 +2,12 @@
 
 use super::{addresses::ClientAddr, connection::PortContext, intercept::Intercept};
 use crate::{
-    context::Matcher,
     http1::RequestView,
     protocol::Protocol,
     trace::{
+        contexts::Contexts,
         log::RequestLog,
-        mark::Marks,
-        observation::{Observation, Taken, context_headers, path_of, trace_ids},
+        observation::{MAX_MET, Observation, Taken, method_of, path_of, trace_ids},
         recording::Recording,
     },
 };
@@ -38,37 +37,36 @@ impl PortContext {
         }
         let (intercepts, observers) = (self.routes.snapshot(), self.routes.observers());
         let all = || intercepts.iter().chain(observers.iter());
-        let met = all().filter(|one| one.matcher.matches(request)).map(|one| one.name.clone()).collect();
-        let matchers: Vec<&Matcher> = all().map(|one| &one.matcher).collect();
-        Some(self.recorder.begin(request, protocol, client, met, &matchers))
+        let met = all().filter(|one| one.matcher.matches(request)).map(|one| one.name.clone());
+        let met = met.take(MAX_MET).collect();
+        Some(self.recorder.begin(request, protocol, client, met, &self.routes.contexts()))
     }
 }
 
 impl Recorder {
-    /// `met`: the names of those whose conditions it meets; `matchers`: all conditions of the port.
+    /// `met`: the names of those whose conditions it meets; `contexts`: those of the port.
     fn begin(
         &self,
         request: &RequestView<'_>,
         protocol: Protocol,
         client: ClientAddr,
         met: Vec<String>,
-        matchers: &[&Matcher],
+        contexts: &Contexts,
     ) -> Recording {
         let ids = trace_ids(request);
-        let marks = Marks::read(request, matchers.iter().copied());
         let seen = Observation {
             hop: self.hop.to_string(),
             port: self.port,
             client: client.0,
-            method: request.method.to_owned(),
+            method: method_of(request.method),
             path: path_of(request.target),
             protocol,
             trace: ids.map(|ids| ids.trace),
             parent: ids.map(|ids| ids.parent),
             span: None,
-            headers: context_headers(request, matchers.iter().copied()),
-            carried: marks.carried,
-            sought: marks.sought,
+            headers: contexts.headers_of(request),
+            carried: contexts.carried_by(request),
+            sought: contexts.sought(),
             met,
             route: Taken::App,
             status: None,

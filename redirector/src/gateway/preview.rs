@@ -3,6 +3,7 @@
 use super::context::{NotInjectable, PreviewContext};
 use crate::{
     context::{InterceptKey, Matcher, NoRandomness},
+    trace::contexts::Contexts,
     tunnel::token::TokenId,
 };
 use jiff::{Timestamp, ToSpan as _};
@@ -93,6 +94,8 @@ pub struct LivePreview {
     pub hash: PreviewHash,
     pub preview: Preview,
     pub context: PreviewContext,
+    /// What its requests carry, as traces tell it.
+    pub sought: Contexts,
 }
 
 /// How a preview that was there once came to its end.
@@ -175,7 +178,8 @@ impl Preview {
 impl LivePreview {
     pub fn new(hash: PreviewHash, preview: Preview) -> Result<Self, NotInjectable> {
         let context = PreviewContext::of(&preview.matcher)?;
-        Ok(Self { hash, preview, context })
+        let sought = Contexts::of([&preview.matcher]);
+        Ok(Self { hash, preview, context, sought })
     }
 }
 

@@ -6,8 +6,7 @@ use crate::{
     protocol::Protocol,
     trace::{
         log::RequestLog,
-        mark::Marks,
-        observation::{Observation, Taken, context_headers, path_of, trace_ids},
+        observation::{Observation, Taken, method_of, path_of, trace_ids},
         recording::Recording,
         traceparent::TraceIds,
     },
@@ -35,20 +34,19 @@ pub fn recording(
         .collect();
     let request = RequestView::new(parts.method.as_str(), parts.uri.path(), &headers);
     let ids = trace_ids(&request);
-    let marks = Marks::read(&request, [&live.preview.matcher]);
     let seen = Observation {
         hop: HOP.to_owned(),
         port,
         client: SocketAddr::new(connection.peer, 0),
-        method: parts.method.to_string(),
+        method: method_of(parts.method.as_str()),
         path: path_of(parts.uri.path()),
         protocol: if parts.version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 },
         trace: ids.map(|ids| ids.trace),
         parent: ids.map(|ids| ids.parent).filter(|_| made.is_none()),
         span: made.map(|ids| ids.parent),
-        headers: context_headers(&request, [&live.preview.matcher]),
-        carried: marks.carried,
-        sought: marks.sought,
+        headers: live.sought.headers_of(&request),
+        carried: live.sought.carried_by(&request),
+        sought: live.sought.sought(),
         met: vec![live.preview.name.clone()],
         route: Taken::Ingress,
         status: None,

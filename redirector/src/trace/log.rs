@@ -8,7 +8,7 @@ use std::{
 };
 
 /// How many requests are remembered that carried a context, and how many that did not: live traffic at an observed port
-/// does not drive the others out. At most about 1 KiB each.
+/// does not drive the others out. At most about 2 KiB each.
 const REMEMBERED: usize = 4096;
 
 /// The last requests, and who else is told of them.

@@ -1,15 +1,9 @@
 //! A context, told by a hash: what was in a request can be compared and looked for, and is shown to nobody.
 
-use crate::{
-    context::{Condition, InterceptKey, Matcher},
-    http1::RequestView,
-};
+use crate::context::{Condition, InterceptKey};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeSet,
-    fmt::{self, Write as _},
-};
+use std::fmt::{self, Write as _};
 
 /// Of an intercept's key, or of a condition on a header or a member. The first 8 bytes of a SHA-256, in hex.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,28 +54,5 @@ impl Mark {
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// What of the contexts that matchers look for a request carries, and what was looked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Marks {
-    pub carried: BTreeSet<Mark>,
-    pub sought: BTreeSet<Mark>,
-}
-
-impl Marks {
-    #[must_use]
-    pub fn read<'a>(request: &RequestView<'_>, matchers: impl IntoIterator<Item = &'a Matcher>) -> Self {
-        let mut marks = Self::default();
-        marks.carried.extend(InterceptKey::carried_by(request).iter().map(Mark::of_key));
-        for condition in matchers.into_iter().flat_map(|matcher| &matcher.conditions) {
-            let Some(mark) = Mark::of_condition(condition) else { continue };
-            if condition.matches(request) {
-                marks.carried.insert(mark.clone());
-            }
-            marks.sought.insert(mark);
-        }
-        marks
     }
 }

@@ -6,12 +6,14 @@
 //! | `traceparent` | the ids of a trace: made, and read |
 //! | `observation` | one request, as one hop saw it |
 //! | `mark` | a context, told by a hash |
+//! | `contexts` | the contexts that are looked for at a port, and what a request carries of them |
 //! | `recording` | a request that is being served |
 //! | `log` | the last ones of an agent or a gateway |
 //! | `query` | what is asked for, and the answer |
 //! | `tree` | from observations to paths, and to the hop that dropped the context |
 //! | `text` | paths for people |
 
+pub mod contexts;
 pub mod log;
 pub mod mark;
 pub mod observation;

@@ -1,14 +1,11 @@
 //! One request, as one hop saw it.
 
 use super::{
+    contexts::Sought,
     mark::Mark,
     traceparent::{SpanId, TraceId, TraceIds},
 };
-use crate::{
-    context::{Condition, InterceptKey, Matcher},
-    http1::RequestView,
-    protocol::Protocol,
-};
+use crate::{http1::RequestView, protocol::Protocol};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -20,10 +17,13 @@ use std::{
 /// Longest path that is remembered, in bytes.
 const MAX_PATH: usize = 256;
 
-/// Headers by which context travels, apart from those that intercepts name.
-const CONTEXT_HEADERS: [&str; 4] = [InterceptKey::HEADER, "baggage", "traceparent", "tracestate"];
+/// Longest method that is remembered, in bytes.
+const MAX_METHOD: usize = 32;
 
-/// What is remembered of a request. Of header values only hashes, of the target no query.
+/// Most names of those who look for a request that are remembered of it.
+pub const MAX_MET: usize = 8;
+
+/// What is remembered of a request. Of header values only hashes, of the target no query. Whatever was sent, it is small.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// The target where it was seen, or `gateway`.
@@ -46,8 +46,8 @@ pub struct Observation {
     /// The contexts that were there.
     pub carried: BTreeSet<Mark>,
     /// Those that were looked for, besides keys.
-    pub sought: BTreeSet<Mark>,
-    /// The names of the intercepts and observers whose conditions it met; of the preview, for a gateway.
+    pub sought: Sought,
+    /// The names of the intercepts and observers whose conditions it met, [`MAX_MET`] at most; of the preview, for a gateway.
     pub met: Vec<String>,
     pub route: Taken,
     /// Of the final answer, if its head came.
@@ -93,33 +93,21 @@ impl Observation {
 /// The path of a request target, without its query, cut to what is remembered.
 #[must_use]
 pub fn path_of(target: &str) -> String {
-    let path = &target[..target.find(['?', '#']).unwrap_or(target.len())];
-    let mut end = path.len().min(MAX_PATH);
-    while !path.is_char_boundary(end) {
+    cut(&target[..target.find(['?', '#']).unwrap_or(target.len())], MAX_PATH)
+}
+
+/// Cut to what is remembered.
+#[must_use]
+pub fn method_of(method: &str) -> String {
+    cut(method, MAX_METHOD)
+}
+
+fn cut(text: &str, most: usize) -> String {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
         end -= 1;
     }
-    path[..end].to_owned()
-}
-
-/// The headers by which context travels that the request has: the common ones, and those that the matchers name.
-#[must_use]
-pub fn context_headers<'a>(
-    request: &RequestView<'_>,
-    matchers: impl IntoIterator<Item = &'a Matcher>,
-) -> BTreeSet<String> {
-    let named = matchers.into_iter().flat_map(|matcher| &matcher.conditions).flat_map(header_names);
-    let mut names: BTreeSet<String> = named.collect();
-    names.extend(CONTEXT_HEADERS.map(str::to_owned));
-    names.retain(|name| request.header_lines(name).next().is_some());
-    names
-}
-
-fn header_names(condition: &Condition) -> Vec<String> {
-    match condition {
-        Condition::Header(header) => vec![header.name().to_owned()],
-        Condition::HeaderRegex(header) => vec![header.name().to_owned()],
-        _ => condition.forms().unwrap_or_default().iter().flat_map(header_names).collect(),
-    }
+    text[..end].to_owned()
 }
 
 /// The ids in `traceparent`, if there is exactly one line and it is valid.

@@ -1,8 +1,9 @@
 //! A simulated cluster tells its own truth: which request came of which, and who dropped what.
 
 use super::{
-    mark::{Mark, Marks},
-    observation::{Observation, Taken, context_headers, path_of, trace_ids},
+    contexts::Contexts,
+    mark::Mark,
+    observation::{MAX_MET, Observation, Taken, method_of, path_of, trace_ids},
     query::{TraceQuery, Window},
     text::text,
     traceparent::{TraceId, TraceIds},
@@ -63,7 +64,7 @@ fn sighting(hop: usize, from: Option<usize>, times: (i64, i64), context: bool, i
         span: None,
         headers,
         carried: if context { [key()].into() } else { BTreeSet::new() },
-        sought: BTreeSet::new(),
+        sought: BTreeSet::new().into(),
         met: Vec::new(),
         route: Taken::App,
         status: Some(200),
@@ -131,7 +132,7 @@ fn what_was_not_looked_for_was_not_dropped() {
         trees[0].children[0].dropped
     };
     assert_eq!(child(&second), None);
-    second.seen.sought = [dev].into();
+    second.seen.sought = BTreeSet::from([dev]).into();
     assert_eq!(child(&second), Some(Dropped::Certainly));
 }
 
@@ -180,12 +181,13 @@ fn only_names_and_hashes_of_a_request_are_remembered() {
     let request = RequestView::new("GET", "/cart?token=s3cret", &headers);
     let alice = Matcher { conditions: vec![Condition::Header("x-dev=alice".parse().unwrap())] };
     let bob = Matcher { conditions: vec![Condition::Header("x-dev=bob".parse().unwrap())] };
-    let marks = Marks::read(&request, [&alice, &bob]);
-    assert!(marks.carried.len() == 2 && marks.sought.len() == 2 && marks.carried.contains(&key()));
-    let names = context_headers(&request, [&alice]);
+    let contexts = Contexts::of([&alice, &bob]);
+    let carried = contexts.carried_by(&request);
+    assert!(carried.len() == 2 && contexts.sought().len() == 2 && carried.contains(&key()));
+    let names = contexts.headers_of(&request);
     assert_eq!(names.into_iter().collect::<Vec<_>>(), ["baggage", "x-dev"]);
     assert_eq!((path_of(request.target), trace_ids(&request)), ("/cart".to_owned(), None));
-    let text = format!("{:?}", marks.carried);
+    let text = format!("{carried:?}");
     assert!(!text.contains(KEY) && !text.contains("alice") && !text.contains("s3cret"), "{text}");
 }
 
@@ -255,6 +257,52 @@ fn parents(trees: &[Tree], of: Option<i64>, found: &mut BTreeMap<i64, (Option<i6
         let own = tree.seen.started.as_microsecond();
         assert!(found.insert(own, (of, tree.dropped.is_some())).is_none(), "a request is in one place only");
         parents(&tree.children, Some(own), found);
+    }
+}
+
+/// A head with whatever makes it large: keys, names, a long method and path.
+fn hostile() -> impl Strategy<Value = (String, String, Vec<(String, String)>)> {
+    let keys = |place: &'static str| {
+        prop::collection::vec("[a-z0-9]{16,64}", 0..60).prop_map(move |keys| {
+            keys.iter().map(|key| format!("{place}redirector={key}")).collect::<Vec<_>>()
+        })
+    };
+    let lines = (keys(""), keys(" "), prop::collection::vec("[a-z0-9]{16,64}", 0..40));
+    let headers = lines.prop_map(|(baggage, tracestate, own)| {
+        let mut headers: Vec<(String, String)> = vec![("baggage".to_owned(), baggage.join(","))];
+        headers.push(("tracestate".to_owned(), tracestate.join(",")));
+        headers.extend(own.into_iter().map(|key| ("x-redirector-intercept".to_owned(), key)));
+        headers.extend((0..300).map(|number| (format!("x-{number}-{}", "n".repeat(200)), "v".to_owned())));
+        headers
+    });
+    ("[A-Z]{1,4000}", "/[a-zä]{0,4000}", headers)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_observation_is_small_whatever_was_sent((method, path, lines) in hostile()) {
+        let headers: Vec<Header<'_>> =
+            lines.iter().map(|(name, value)| Header { name, value: value.as_bytes() }).collect();
+        let request = RequestView::new(&method, &path, &headers);
+        // As many as a port may have look for each of these headers.
+        let matchers: Vec<Matcher> = (0..300)
+            .map(|number| format!("x-{number}-{}=v", "n".repeat(200)).parse().unwrap())
+            .map(|header| Matcher { conditions: vec![Condition::Header(header)] })
+            .collect();
+        let contexts = Contexts::of(&matchers);
+        let mut seen = sighting(0, None, (0, 1), false, None).seen;
+        (seen.method, seen.path) = (method_of(&method), path_of(&path));
+        (seen.headers, seen.carried) = (contexts.headers_of(&request), contexts.carried_by(&request));
+        // Intercepts have names of 64 bytes at most.
+        seen.met = vec!["n".repeat(64); MAX_MET];
+        // It is shared by all.
+        seen.sought = contexts.sought();
+        prop_assert!(seen.sought.len() <= 128);
+        seen.sought = BTreeSet::new().into();
+        let text = serde_json::to_string(&seen).unwrap();
+        prop_assert!(text.len() < 2048, "{} bytes: {text}", text.len());
     }
 }
 
