@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, sync::Arc};
 
-/// Most requests in an answer, of each kind the newest.
+/// Most requests in an answer, with a context and without.
 const MAX_ANSWER: usize = 2000;
 
 /// Most ids, marks and windows in a question.
@@ -67,13 +67,17 @@ impl TraceQuery {
             || self.windows.iter().any(|window| seen.started <= window.to && seen.ended() >= window.from)
     }
 
-    /// The newest of those to which it applies.
+    /// Those to which it applies, the newest of each kind.
     #[must_use]
     pub fn select(&self, all: Vec<Arc<Observation>>) -> Vec<Observation> {
-        let mut found: Vec<_> = all.into_iter().filter(|seen| self.applies_to(seen)).collect();
-        found.sort_by_key(|seen| (seen.carries(), seen.started));
-        let surplus = found.len().saturating_sub(MAX_ANSWER);
-        found.drain(..surplus);
-        found.into_iter().map(Arc::unwrap_or_clone).collect()
+        let found = all.into_iter().filter(|seen| self.applies_to(seen));
+        let (carrying, bare) = found.partition(|seen| seen.carries());
+        [carrying, bare].into_iter().flat_map(newest).map(Arc::unwrap_or_clone).collect()
     }
+}
+
+fn newest(mut found: Vec<Arc<Observation>>) -> Vec<Arc<Observation>> {
+    found.sort_by_key(|seen| seen.started);
+    found.drain(..found.len().saturating_sub(MAX_ANSWER));
+    found
 }

@@ -210,6 +210,19 @@ fn a_question_finds_what_it_asks_for() {
     );
 }
 
+#[test]
+fn requests_with_a_context_leave_room_for_those_that_lost_it() {
+    let bare = sighting(0, None, (0, 1), false, Some(1)).seen;
+    let carrying = (1..=2001).map(|at| sighting(0, None, (at, at + 1), true, Some(1)).seen);
+    let all = carrying.chain([bare.clone()]).map(Arc::new).collect();
+    let found = TraceQuery { traces: vec![trace(1)], ..TraceQuery::default() }.select(all);
+    assert_eq!(found.len(), 2001);
+    assert!(
+        found.contains(&bare) && !found.iter().any(|seen| seen.started == at(1000)),
+        "the oldest is left out"
+    );
+}
+
 /// One request of the simulation: where it goes, and what comes of it.
 #[derive(Clone, Debug)]
 struct Call {
