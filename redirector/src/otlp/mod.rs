@@ -1,4 +1,4 @@
-//! Requests that carried a context, as spans of OpenTelemetry, to whoever collects them (OTLP over HTTP).
+//! Requests of developers, as spans of OpenTelemetry, to whoever collects them (OTLP over HTTP).
 //!
 //! | file | purpose |
 //! | --- | --- |

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// How many requests are remembered that carried a context, and how many that did not: live traffic at an observed port
+/// How many requests are remembered that were developers', and how many that were not: live traffic at an observed port
 /// does not drive the others out. At most about 2 KiB each.
 const REMEMBERED: usize = 4096;
 
@@ -20,8 +20,8 @@ pub struct RequestLog {
 
 #[derive(Debug, Default)]
 struct Rings {
-    carrying: VecDeque<Arc<Observation>>,
-    bare: VecDeque<Arc<Observation>>,
+    developers: VecDeque<Arc<Observation>>,
+    live: VecDeque<Arc<Observation>>,
 }
 
 impl RequestLog {
@@ -32,23 +32,23 @@ impl RequestLog {
 
     /// Takes a moment, and never waits for anybody who is slow.
     pub fn push(&self, observation: Observation) {
-        let carries = observation.carries();
+        let is_developers = observation.is_developers();
         let observation = Arc::new(observation);
-        if let Some(exporter) = self.exporter.as_ref().filter(|_| carries) {
+        if let Some(exporter) = self.exporter.as_ref().filter(|_| is_developers) {
             exporter.export(&observation);
         }
         let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        let ring = if carries { &mut rings.carrying } else { &mut rings.bare };
+        let ring = if is_developers { &mut rings.developers } else { &mut rings.live };
         if ring.len() == REMEMBERED {
             ring.pop_front();
         }
         ring.push_back(observation);
     }
 
-    /// All that are remembered, those that carried a context first, and of each kind the oldest first.
+    /// All that are remembered, those of developers first, and of each kind the oldest first.
     #[must_use]
     pub fn read(&self) -> Vec<Arc<Observation>> {
         let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        rings.carrying.iter().chain(&rings.bare).cloned().collect()
+        rings.developers.iter().chain(&rings.live).cloned().collect()
     }
 }

@@ -77,6 +77,12 @@ impl Observation {
         !self.carried.is_empty()
     }
 
+    /// Was it a developer's: by its context, or by what else an intercept takes?
+    #[must_use]
+    pub fn is_developers(&self) -> bool {
+        self.carries() || matches!(self.route, Taken::Developer(_) | Taken::Away(_))
+    }
+
     #[must_use]
     pub fn ended(&self) -> Timestamp {
         let span = Duration::from_micros(self.micros);

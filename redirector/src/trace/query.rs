@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, sync::Arc};
 
-/// Most requests in an answer, with a context and without.
+/// Most requests in an answer, of developers' and of others.
 const MAX_ANSWER: usize = 2000;
 
 /// Most ids, marks and windows in a question.
@@ -71,8 +71,8 @@ impl TraceQuery {
     #[must_use]
     pub fn select(&self, all: Vec<Arc<Observation>>) -> Vec<Observation> {
         let found = all.into_iter().filter(|seen| self.applies_to(seen));
-        let (carrying, bare) = found.partition(|seen| seen.carries());
-        [carrying, bare].into_iter().flat_map(newest).map(Arc::unwrap_or_clone).collect()
+        let (developers, live) = found.partition(|seen| seen.is_developers());
+        [developers, live].into_iter().flat_map(newest).map(Arc::unwrap_or_clone).collect()
     }
 }
 

@@ -211,6 +211,22 @@ fn a_question_finds_what_it_asks_for() {
 }
 
 #[test]
+fn a_request_that_is_a_developers_by_its_path_is_shown() {
+    let mut by_path = sighting(0, None, (0, 10), false, None);
+    by_path.seen.met = vec!["alice".to_owned()];
+    let query = TraceQuery { name: Some("alice".to_owned()), ..TraceQuery::default() };
+    for route in [Taken::Developer("alice".to_owned()), Taken::Away("alice".to_owned())] {
+        by_path.seen.route = route;
+        assert_eq!(query.select(vec![Arc::new(by_path.seen.clone())]).len(), 1);
+        let trees = grow(vec![by_path.clone()], &addresses(1));
+        assert_eq!(trees.len(), 1);
+        assert!(text(&trees[0]).contains("no context\n"), "{}", text(&trees[0]));
+    }
+    by_path.seen.route = Taken::App;
+    assert!(grow(vec![by_path], &addresses(1)).is_empty());
+}
+
+#[test]
 fn requests_with_a_context_leave_room_for_those_that_lost_it() {
     let bare = sighting(0, None, (0, 1), false, Some(1)).seen;
     let carrying = (1..=2001).map(|at| sighting(0, None, (at, at + 1), true, Some(1)).seen);

@@ -74,8 +74,7 @@ pub enum Dropped {
     Perhaps { others: usize },
 }
 
-/// The paths, the oldest first. Requests without a context are in them only where they are part of the path of one that
-/// had it.
+/// The paths, the oldest first. Live requests are in them only where they are part of the path of a developer's.
 #[must_use]
 pub fn grow(mut all: Vec<Sighting>, addresses: &Addresses) -> Vec<Tree> {
     all.sort_by_key(|sighting| sighting.seen.started);
@@ -95,7 +94,7 @@ pub fn grow(mut all: Vec<Sighting>, addresses: &Addresses) -> Vec<Tree> {
         }
     }
     let trees = roots.into_iter().map(|root| tree(root, &all, &links, &children));
-    trees.filter(Tree::carries).collect()
+    trees.filter(Tree::is_developers).collect()
 }
 
 /// When other requests were under way that belong to this one.
@@ -242,10 +241,10 @@ impl Sighting {
 }
 
 impl Tree {
-    /// Some request of it carries a context.
+    /// Some request of it is a developer's.
     #[must_use]
-    pub fn carries(&self) -> bool {
-        self.any(&Observation::carries)
+    pub fn is_developers(&self) -> bool {
+        self.any(&Observation::is_developers)
     }
 
     /// Is any request of it like that?
