@@ -41,6 +41,7 @@ pub use key::{InterceptKey, NoRandomness};
 pub use matcher::{Condition, MAX_CONDITIONS, Matcher};
 pub use methods::{MethodsCondition, parse_method};
 pub use needle::{Needle, is_common_header};
+pub use path::path_of_target;
 pub use path_condition::{PathCondition, PathPrefixCondition, PathRegexCondition};
 pub use pattern::Pattern;
 pub use preset::{Preset, PresetCondition};

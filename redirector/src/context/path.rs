@@ -3,6 +3,11 @@
 use std::borrow::Cow;
 
 /// The path of a request target, without the query, normalised.
+pub(super) fn request_path(target: &str) -> Cow<'_, str> {
+    normalised(path_of_target(target))
+}
+
+/// The path of a request target, without the query, as it was sent.
 ///
 /// | form of the target (RFC 9112 §3.2) | its path |
 /// | --- | --- |
@@ -10,7 +15,8 @@ use std::borrow::Cow;
 /// | absolute-form, `http://host/a?b` | `/a`; `/` where there is none (RFC 3986 §6.2.3) |
 /// | authority-form, `host:443` of CONNECT | empty (RFC 9112 §3.3) |
 /// | asterisk-form, `*` of OPTIONS | empty (RFC 9112 §3.3) |
-pub(super) fn request_path(target: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn path_of_target(target: &str) -> &str {
     let path = if target.starts_with('/') {
         target
     } else if let Some(authority) = after_scheme(target) {
@@ -22,7 +28,7 @@ pub(super) fn request_path(target: &str) -> Cow<'_, str> {
         ""
     };
     let end = path.find(['?', '#']).unwrap_or(path.len());
-    normalised(&path[..end])
+    &path[..end]
 }
 
 /// The path in the form of RFC 3986 §6.2.2: the letters of `%2f` large, what need not be encoded (§2.3) decoded,

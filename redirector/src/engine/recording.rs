@@ -68,6 +68,7 @@ impl Recorder {
             carried: contexts.carried_by(request),
             sought: contexts.sought(),
             met,
+            preview: None,
             route: Taken::App,
             status: None,
             started: Timestamp::now(),

@@ -7,6 +7,7 @@ use super::{
     link::{PreviewDomain, PublicUrl},
     password,
     preview::{Access, LivePreview, Preview, PreviewId, PreviewWhenAway, expiry},
+    record::retain_own,
     store::{PreviewStore, PreviewStoreError},
 };
 use crate::{
@@ -148,14 +149,7 @@ async fn remove(
 async fn trace(State(admin): State<Admin>, caller: Caller, body: Bytes) -> Result<Response, ApiError> {
     let query = trace_query(&body)?;
     let mut remembered = admin.log.read();
-    if matches!(caller, Caller::Token(_)) {
-        let previews = admin.store.list(Timestamp::now());
-        let own = |name: &String| {
-            let named = previews.iter().find(|live| live.preview.name == *name);
-            named.is_some_and(|live| caller.owns(live.preview.token.as_ref()))
-        };
-        remembered.retain(|seen| seen.met.iter().all(own));
-    }
+    retain_own(&mut remembered, &admin.store.list(Timestamp::now()), &caller);
     let observations = query.select(remembered);
     Ok(Json(Traced { now: Timestamp::now(), hops: Vec::new(), observations }).into_response())
 }

@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Frame, Incoming};
 use std::{
-    net::IpAddr,
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 use tokio::sync::Semaphore;
@@ -51,7 +51,7 @@ pub struct Gateway {
 /// The connection that a request came on.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
-    pub peer: IpAddr,
+    pub peer: SocketAddr,
     pub tls: bool,
 }
 
@@ -161,8 +161,8 @@ impl Gateway {
         let (mut parts, body) = request.into_parts();
         let headers = &mut parts.headers;
         let names = self.store.names();
-        parts.version = self.upstream.version(websocket.is_some());
-        let is_http2 = parts.version == Version::HTTP_2;
+        let version = self.upstream.version(websocket.is_some());
+        let is_http2 = version == Version::HTTP_2;
         let accepts_trailers = accepts_trailers(headers);
         remove_hop_by_hop(headers);
         if is_http2 && accepts_trailers {
@@ -174,7 +174,8 @@ impl Gateway {
         cookie::remove_cookies(headers);
         cookie::join_cookies(headers);
         strip(headers, &names);
-        let seen = Seen { peer: connection.peer, host: way.asked.as_str(), scheme: self.scheme(connection) };
+        let seen =
+            Seen { peer: connection.peer.ip(), host: way.asked.as_str(), scheme: self.scheme(connection) };
         set_forwarded(headers, seen, &self.trusted);
         let mut made = None;
         if let Some(live) = &way.preview {
@@ -182,6 +183,7 @@ impl Gateway {
         }
         let recording = (way.preview.as_ref())
             .map(|live| record::recording(&self.log, self.port, &parts, live, connection, made));
+        parts.version = version;
         parts.extensions = http::Extensions::default();
         let headers = &mut parts.headers;
         let body = match websocket {

@@ -87,7 +87,7 @@ async fn welcome(
     stop: watch::Receiver<bool>,
 ) {
     let _ = socket.set_nodelay(true);
-    let connection = Connection { peer: peer.ip(), tls: acceptor.is_some() };
+    let connection = Connection { peer, tls: acceptor.is_some() };
     match acceptor {
         None => converse(socket, connection, gateway, stop).await,
         Some(acceptor) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await {

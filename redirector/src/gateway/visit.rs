@@ -134,7 +134,7 @@ impl Gateway {
         let to = local_path::destination(request.uri().query());
         match (live.preview.access, request.method().clone()) {
             (Access::Password, Method::POST) => {
-                let client = self.trusted.client(request.headers(), connection.peer);
+                let client = self.trusted.client(request.headers(), connection.peer.ip());
                 self.password(request.into_body(), id, live, client).await
             }
             (Access::Password, Method::GET | Method::HEAD) if self.has_session(&request, live) => {

@@ -5,7 +5,7 @@ use super::{
     mark::Mark,
     traceparent::{SpanId, TraceId, TraceIds},
 };
-use crate::{http1::RequestView, protocol::Protocol};
+use crate::{context::path_of_target, gateway::preview::PreviewHash, http1::RequestView, protocol::Protocol};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -49,6 +49,9 @@ pub struct Observation {
     pub sought: Sought,
     /// The names of the intercepts and observers whose conditions it met, [`MAX_MET`] at most; of the preview, for a gateway.
     pub met: Vec<String>,
+    /// The preview that it was for, for a gateway. Names can be used again, by others.
+    #[serde(skip)]
+    pub preview: Option<PreviewHash>,
     pub route: Taken,
     /// Of the final answer, if its head came.
     pub status: Option<u16>,
@@ -96,10 +99,11 @@ impl Observation {
     }
 }
 
-/// The path of a request target, without its query, cut to what is remembered.
+/// The path of a request target, without its query and without the authority, in which a user's name and password may be;
+/// cut to what is remembered.
 #[must_use]
 pub fn path_of(target: &str) -> String {
-    cut(&target[..target.find(['?', '#']).unwrap_or(target.len())], MAX_PATH)
+    cut(path_of_target(target), MAX_PATH)
 }
 
 /// Cut to what is remembered.

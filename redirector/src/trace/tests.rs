@@ -66,6 +66,7 @@ fn sighting(hop: usize, from: Option<usize>, times: (i64, i64), context: bool, i
         carried: if context { [key()].into() } else { BTreeSet::new() },
         sought: BTreeSet::new().into(),
         met: Vec::new(),
+        preview: None,
         route: Taken::App,
         status: Some(200),
         started: at(times.0 * 1000),
@@ -189,6 +190,19 @@ fn only_names_and_hashes_of_a_request_are_remembered() {
     assert_eq!((path_of(request.target), trace_ids(&request)), ("/cart".to_owned(), None));
     let text = format!("{carried:?}");
     assert!(!text.contains(KEY) && !text.contains("alice") && !text.contains("s3cret"), "{text}");
+}
+
+#[test]
+fn of_a_target_the_path_is_remembered_and_nothing_else() {
+    for (target, path) in [
+        ("/a/b?token=s3cret", "/a/b"),
+        ("http://alice:s3cret@shop.test:8080/a%2fb?token=s3cret", "/a%2fb"),
+        ("http://alice:s3cret@shop.test?token=s3cret", "/"),
+        ("alice:s3cret@shop.test:443", ""),
+        ("*", ""),
+    ] {
+        assert_eq!(path_of(target), path, "{target}");
+    }
 }
 
 #[test]
