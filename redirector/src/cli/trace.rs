@@ -5,7 +5,7 @@ use super::{
     output::{OutputArgs, block_on},
 };
 use crate::{
-    client::ApiAddress,
+    client::{ApiAddress, CallError},
     context::InterceptKey,
     trace::{
         mark::Mark,
@@ -99,7 +99,7 @@ impl TraceCommand {
 /// The paths of all requests that are asked for, the oldest first.
 async fn trees(asked: &[ApiAddress], what: &str) -> Result<Vec<Tree>> {
     let question = question(what);
-    let clocks = vec![SignedDuration::ZERO; asked.len()];
+    let clocks = vec![Some(SignedDuration::ZERO); asked.len()];
     let Known { mut sightings, clocks, .. } = ask(asked, &question, &clocks).await?;
     // The newest; those that belong to them were seen at the same time, or have their trace id.
     sightings.sort_by_key(|sighting| sighting.seen.started);
@@ -128,25 +128,41 @@ fn question(what: &str) -> TraceQuery {
 struct Known {
     addresses: Addresses,
     sightings: Vec<Sighting>,
-    /// How far each of their clocks is ahead of ours.
-    clocks: Vec<SignedDuration>,
+    /// How far each of their clocks is ahead of ours; `None` for those that gave no answer.
+    clocks: Vec<Option<SignedDuration>>,
 }
 
-/// `clocks`: how far theirs are ahead of ours, as far as that is known.
-async fn ask(asked: &[ApiAddress], question: &TraceQuery, clocks: &[SignedDuration]) -> Result<Known> {
+/// `clocks`: how far theirs are ahead of ours, as far as that is known; `None` for those that are not to be asked. Fails
+/// if nobody answers.
+async fn ask(
+    asked: &[ApiAddress],
+    question: &TraceQuery,
+    clocks: &[Option<SignedDuration>],
+) -> Result<Known> {
     let mut known = Known::default();
+    let mut problem = None;
     for (source, (api, clock)) in asked.iter().zip(clocks).enumerate() {
+        known.clocks.push(None);
+        let Some(clock) = clock else { continue };
         let mut question = question.clone();
         for window in &mut question.windows {
             *window = Window { from: window.from.checked_add(*clock)?, to: window.to.checked_add(*clock)? };
         }
         let before = Timestamp::now();
-        let answer: Traced = api.post("/v1/trace", &question).await?;
+        let answer: Traced = match api.post("/v1/trace", &question).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                if let Some(earlier) = problem.replace((api, error)) {
+                    warn_of(earlier);
+                }
+                continue;
+            }
+        };
         let after = Timestamp::now();
         // Taken in the middle of the call, as far as anybody knows.
         let here = before.checked_add(after.duration_since(before) / 2)?;
         let ahead = answer.now.duration_since(here);
-        known.clocks.push(ahead);
+        known.clocks[source] = Some(ahead);
         let hops = answer.hops.into_iter();
         known.addresses.extend(hops.map(|hop| ((source, hop.hop), hop.addresses.into_iter().collect())));
         for mut seen in answer.observations {
@@ -154,5 +170,15 @@ async fn ask(asked: &[ApiAddress], question: &TraceQuery, clocks: &[SignedDurati
             known.sightings.push(Sighting { source, seen });
         }
     }
-    Ok(known)
+    match problem {
+        Some((_, error)) if known.clocks.iter().all(Option::is_none) => Err(error.into()),
+        problem => {
+            problem.into_iter().for_each(warn_of);
+            Ok(known)
+        }
+    }
+}
+
+fn warn_of((api, error): (&ApiAddress, CallError)) {
+    eprintln!("warning: what {api} has seen is not shown: {error:#}");
 }

@@ -154,8 +154,13 @@ fn what_several_agents_have_seen_is_one_path() {
                     .args(["--agent", &agent.address().to_string(), "--token-file"])
                     .arg(agent.token_file());
             }
+            // Nobody is there: the others are asked all the same.
+            let nobody = edge.at(1).to_string();
+            command.args(["--agent", &nobody, "--token-file"]).arg(agent.token_file());
             let shown = lab::CommandOutput::of(&mut command);
-            shown.stdout.lines().nth(1).is_some_and(|line| line.starts_with(&edge.netns.target()))
+            shown.code == Some(0)
+                && shown.stderr.contains(&format!("warning: what {nobody} has seen is not shown: "))
+                && shown.stdout.lines().nth(1).is_some_and(|line| line.starts_with(&edge.netns.target()))
                 && shown
                     .stdout
                     .contains(&format!("✗ {frontend} dropped the context: it did not pass on x-dev\n"))
