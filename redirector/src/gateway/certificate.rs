@@ -70,17 +70,46 @@ impl Certificate {
 
     /// Looks after the files for as long as it is polled.
     pub async fn keep_current(self: Arc<Self>) {
+        let mut complaints = Complaints::default();
         let mut ticks = interval(LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let certificate = Arc::clone(&self);
             match spawn_blocking(move || certificate.read_again()).await {
-                Ok(Ok(false)) | Err(_) => {}
-                Ok(Ok(true)) => tracing::info!("the certificate has changed"),
-                Ok(Err(error)) => tracing::warn!(%error, "the old certificate stays in use"),
+                Err(_) => {}
+                Ok(read) => complaints.tell(read),
             }
         }
+    }
+}
+
+/// What goes wrong, as long as it does, is complained of once.
+#[derive(Default)]
+struct Complaints {
+    last: Option<String>,
+}
+
+impl Complaints {
+    fn tell(&mut self, read: Result<bool, CertificateError>) {
+        match read {
+            Ok(changed) => {
+                self.last = None;
+                if changed {
+                    tracing::info!("the certificate has changed");
+                }
+            }
+            Err(error) => {
+                if self.is_new(&error) {
+                    tracing::warn!(%error, "the old certificate stays in use");
+                }
+            }
+        }
+    }
+
+    fn is_new(&mut self, error: &CertificateError) -> bool {
+        let text = error.to_string();
+        self.last.replace(text.clone()) != Some(text)
     }
 }
 
@@ -142,5 +171,15 @@ mod tests {
         assert!(matches!(certificate.read_again(), Err(CertificateError::File { .. })) && unchanged());
         write(1, &new[1]);
         assert!(matches!(certificate.read_again(), Ok(true)) && !unchanged());
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_complained_of_once() {
+        let gone = |name: &str| read(&["cert.pem", name].map(|name| Path::new("/nonexistent").join(name)));
+        let mut complaints = Complaints::default();
+        let new: Vec<bool> = (0..3).map(|_| complaints.is_new(&gone("key.pem").unwrap_err())).collect();
+        assert_eq!(new, [true, false, false]);
+        complaints.tell(Ok(false));
+        assert!(complaints.is_new(&gone("key.pem").unwrap_err()), "it was there again in between");
     }
 }
