@@ -95,12 +95,13 @@ pub async fn run(options: AgentOptions) -> Result<()> {
     let (drain_sender, drain) = watch::channel(false);
     let exporter =
         options.otlp.as_ref().map(|endpoint| Exporter::start(endpoint, "redirector-agent")).transpose()?;
+    let log = Arc::new(RequestLog::new(exporter));
     let host_options = HostOptions {
         attach: options.attach,
         log_packets: options.log_packets,
         peer_names,
         drain,
-        log: Arc::new(RequestLog::new(exporter)),
+        log: Arc::clone(&log),
     };
     let registry = Registry::new(host_options, options.grace, options.allow_all, client_address_reason);
     let router = api_server::router(Api { registry: Arc::clone(&registry), tokens: tokens.clone() });
@@ -143,6 +144,7 @@ pub async fn run(options: AgentOptions) -> Result<()> {
         _ = interrupt.recv() => false,
     };
     let _ = fs::remove_file(&socket_path);
+    log.flush().await;
     if !ended {
         bail!("stopped before all connections had ended");
     }

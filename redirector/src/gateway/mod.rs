@@ -155,7 +155,7 @@ pub async fn run(options: GatewayOptions) -> Result<()> {
         agents,
         public_url: public_url.clone(),
         preview_domain: options.preview_domain,
-        log,
+        log: Arc::clone(&log),
     });
     let admin_tls = tls::server_config(&identity, &tokens)?;
     let socket = options.state_dir.join(SOCKET);
@@ -180,6 +180,7 @@ pub async fn run(options: GatewayOptions) -> Result<()> {
     if timeout(DRAIN_DEADLINE, visitors).await.is_err() {
         tracing::info!("some visitors were still at something");
     }
+    log.flush().await;
     Ok(())
 }
 

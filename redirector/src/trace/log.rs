@@ -45,6 +45,13 @@ impl RequestLog {
         ring.push_back(observation);
     }
 
+    /// Those who are told of requests have heard of all so far, or take too long.
+    pub async fn flush(&self) {
+        if let Some(exporter) = &self.exporter {
+            exporter.flush().await;
+        }
+    }
+
     /// All that are remembered, those of developers first, and of each kind the oldest first.
     #[must_use]
     pub fn read(&self) -> Vec<Arc<Observation>> {

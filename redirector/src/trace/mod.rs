@@ -24,4 +24,4 @@ pub mod traceparent;
 pub mod tree;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -42,6 +42,11 @@ fn key() -> Mark {
     Mark::of_key(&KEY.parse().unwrap())
 }
 
+/// Some observation.
+pub(crate) fn observation() -> Observation {
+    sighting(0, None, (0, 1), true, Some(1)).seen
+}
+
 /// A request from `from` (a hop, or outside) to `hop`, from `start` to `end` in milliseconds.
 fn sighting(hop: usize, from: Option<usize>, times: (i64, i64), context: bool, id: Option<u8>) -> Sighting {
     let client = from.map_or(Ipv4Addr::new(192, 0, 2, 1).into(), address);

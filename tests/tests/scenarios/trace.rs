@@ -4,6 +4,7 @@ use lab::{
     Agent, AgentOptions, App, Collector, Curl, Developer, Forwards, Gateway, GatewayOptions, Host, Intercept,
     Lab, Nginx, Observer, Shop, Span, eventually, eventually_some, http2_client,
 };
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::{
@@ -292,6 +293,15 @@ fn spans_arrive_at_an_opentelemetry_collector_with_the_incoming_parents() {
         assert!(lines[1].starts_with("gateway: GET /api/basket from "), "{shown:?}");
         assert!(shown.stdout.contains(&format!("└─ {edge} port 8080: ")), "{shown:?}");
         assert!(shown.stdout.contains("the developer of \"alice\""), "{shown:?}");
+
+        // What is on its way when they stop arrives.
+        let count = |service: &str| collector.spans().iter().filter(|span| span.service == service).count();
+        let [gateway_before, agent_before] = ["redirector-gateway", "redirector-agent"].map(count);
+        assert_eq!(visit(&lab.client, &gateway, "http://shop.test/api/basket", &[], &[&cookie]).status, 200);
+        assert!(gateway.stop().success());
+        eventually("the last span of the gateway", || count("redirector-gateway") == gateway_before + 1);
+        assert!(path.agent.stop(Signal::SIGTERM).success());
+        eventually("the last spans of the agent", || count("redirector-agent") == agent_before + 3);
     });
 }
 
