@@ -13,6 +13,7 @@ use super::{
     record,
     redirects::keep_visitor,
     route::{self, Site},
+    server::Place,
     store::PreviewStore,
     upgrade,
     upstream::{Body, Upstream},
@@ -105,6 +106,7 @@ impl Gateway {
         websocket: Option<upgrade::Asked>,
     ) -> Response<Body> {
         let visitor = websocket.map(|_| hyper::upgrade::on(&mut request));
+        let place = request.extensions_mut().remove::<Place>().filter(|_| websocket.is_some());
         let told = self.upstream.host(&way.asked, way.is_preview_host).into_owned();
         let scheme = self.scheme(connection);
         let (request, mut recording) = self.request_for_ingress(request, &way, connection, websocket);
@@ -142,7 +144,10 @@ impl Gateway {
             (Some(websocket), Some(visitor), Some(ingress)) => {
                 parts.status = websocket.answer(&mut parts.headers);
                 let store = Arc::clone(&self.store);
-                tokio::spawn(upgrade::carry(websocket, visitor, ingress, way.preview, store));
+                tokio::spawn(async move {
+                    upgrade::carry(websocket, visitor, ingress, way.preview, store).await;
+                    drop(place);
+                });
                 Response::from_parts(parts, empty())
             }
             // It switches to what nobody asked for.

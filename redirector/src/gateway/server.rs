@@ -22,7 +22,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -44,6 +44,11 @@ const MAX_STREAMS: u32 = 256;
 
 /// Longest head. Bytes.
 const MAX_HEAD: u32 = 64 << 10;
+
+/// A connection's place among [`MAX_CONNECTIONS`]. Requests have it as an extension; what goes on when their connection is
+/// done, as a WebSocket of HTTP/1.1 does, keeps it.
+#[derive(Clone)]
+pub struct Place(#[expect(dead_code, reason = "it is held")] Arc<OwnedSemaphorePermit>);
 
 /// Serves visitors until `stop` says so; then lets those that are at something finish it. Returns when the last has.
 pub async fn serve(
@@ -69,10 +74,7 @@ pub async fn serve(
         };
         let acceptor = certificate.as_ref().map(|certificate| TlsAcceptor::from(certificate.config()));
         let (gateway, stop) = (Arc::clone(&gateway), stop.clone());
-        tokio::spawn(async move {
-            welcome(socket, peer, acceptor, gateway, stop).await;
-            drop(place);
-        });
+        tokio::spawn(welcome(socket, peer, acceptor, gateway, stop, Place(Arc::new(place))));
     }
     drop(listener);
     // All places are free when nobody is left.
@@ -85,13 +87,14 @@ async fn welcome(
     acceptor: Option<TlsAcceptor>,
     gateway: Arc<Gateway>,
     stop: watch::Receiver<bool>,
+    place: Place,
 ) {
     let _ = socket.set_nodelay(true);
     let connection = Connection { peer, tls: acceptor.is_some() };
     match acceptor {
-        None => converse(socket, connection, gateway, stop).await,
+        None => converse(socket, connection, gateway, stop, place).await,
         Some(acceptor) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket)).await {
-            Ok(Ok(stream)) => converse(stream, connection, gateway, stop).await,
+            Ok(Ok(stream)) => converse(stream, connection, gateway, stop, place).await,
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => tracing::debug!("TLS handshake timed out"),
         },
@@ -103,10 +106,12 @@ async fn converse(
     connection: Connection,
     gateway: Arc<Gateway>,
     mut stop: watch::Receiver<bool>,
+    place: Place,
 ) {
     let has_asked = AtomicBool::new(false);
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         has_asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(place.clone());
         let gateway = Arc::clone(&gateway);
         async move { Ok::<_, Infallible>(gateway.answer(request, connection).await) }
     });
