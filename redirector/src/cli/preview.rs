@@ -124,6 +124,12 @@ impl CreateCommand {
             Some(_) => Some(self.connection.address()?),
             None => None,
         };
+        if self.key.as_ref().is_some_and(InterceptKey::is_short) {
+            eprintln!(
+                "warning: the key is short: whoever guesses it reaches your version without the link; intercepts without \
+                 conditions get a random one"
+            );
+        }
         let created: PreviewCreated = block_on(async {
             let request = CreatePreview {
                 name: self.name.clone(),

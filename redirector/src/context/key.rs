@@ -68,6 +68,12 @@ impl InterceptKey {
         Self::PLACES.iter().any(|place| place.any(request, &mut |value| is_key(value) && is(value)))
     }
 
+    /// Is it shorter than those that are made up, and so perhaps one that can be guessed?
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.0.len() < RANDOM_LEN
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -55,6 +55,8 @@ fn random_keys_differ_and_are_valid_everywhere() {
     for key in &keys {
         assert_eq!(InterceptKey::from_str(key).unwrap().as_str(), key);
         assert!(key.len() * 5 >= 128, "{key} has less than 128 bits");
+        let short = key[1..].parse::<InterceptKey>().unwrap();
+        assert!(!InterceptKey::from_str(key).unwrap().is_short() && short.is_short());
         HeaderCondition::new(InterceptKey::HEADER, key).unwrap();
         BaggageCondition::new(InterceptKey::MEMBER, key).unwrap();
         TracestateCondition::new(InterceptKey::MEMBER, key).unwrap();
