@@ -90,7 +90,7 @@ pub struct Door {
 
 impl Door {
     /// Loads the program and attaches it to all interfaces of the namespace that the thread is in. The heartbeat is
-    /// for another thread: much of what a door does can wait for locks of the kernel's.
+    /// for another thread: much of what a door does can wait for locks of the kernel's. Keep it as long as the door.
     pub fn open(kind: AttachKind, log_packets: bool) -> Result<(Self, Heartbeat), DoorError> {
         let mut object = object::load_ingress(log_packets)?;
         let flush_log = match log_packets.then(|| EbpfLogger::init(&mut object)) {
