@@ -37,7 +37,7 @@ fn attached() -> String {
 #[test]
 fn a_door_that_is_dropped_leaves_nothing() {
     in_new_netns(|| {
-        let door = Door::open(AttachKind::Clsact, false).unwrap();
+        let (door, _heartbeat) = Door::open(AttachKind::Clsact, false).unwrap();
         assert_eq!(attached().matches("redirector_ingress direct-action").count(), 2, "{}", attached());
         drop(door);
         assert_eq!(attached(), "");
@@ -49,7 +49,7 @@ fn a_thread_that_panics_leaves_nothing() {
     for kind in [AttachKind::Clsact, AttachKind::Tcx] {
         in_new_netns(move || {
             let panicked = std::panic::catch_unwind(|| {
-                let _door = Door::open(kind, false).unwrap();
+                let (_door, _heartbeat) = Door::open(kind, false).unwrap();
                 panic!("as the test wants it");
             });
             assert!(panicked.is_err());
@@ -71,7 +71,7 @@ fn a_qdisc_of_somebody_else_stays() {
 #[test]
 fn what_a_killed_agent_left_is_swept_and_what_a_living_one_has_is_not() {
     in_new_netns(|| {
-        let mut door = Door::open(AttachKind::Clsact, false).unwrap();
+        let (door, mut heartbeat) = Door::open(AttachKind::Clsact, false).unwrap();
         let beating = thread::scope(|scope| {
             let (stop, stopped) = std::sync::mpsc::channel::<()>();
             // The sweep looks for a second beat, so it runs beside them.
@@ -84,7 +84,7 @@ fn what_a_killed_agent_left_is_swept_and_what_a_living_one_has_is_not() {
                 .recv_timeout(std::time::Duration::from_millis(20))
                 .is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Timeout)
             {
-                door.beat().unwrap();
+                heartbeat.beat().unwrap();
             }
             swept.join().unwrap().unwrap()
         });
@@ -101,22 +101,21 @@ fn what_a_killed_agent_left_is_swept_and_what_a_living_one_has_is_not() {
 #[test]
 fn connections_of_the_app_can_be_inspected_where_there_is_tcx() {
     in_new_netns(|| {
-        let mut door = Door::open(AttachKind::Auto, false).unwrap();
+        let (mut door, _heartbeat) = Door::open(AttachKind::Auto, false).unwrap();
         assert_eq!(door.inspection(), Ok(()));
         drop(door);
-        let mut door = Door::open(AttachKind::Clsact, false).unwrap();
+        let (mut door, _heartbeat) = Door::open(AttachKind::Clsact, false).unwrap();
         assert!(door.inspection().is_err_and(|reason| reason.contains("TCX")));
     });
 }
 
 #[test]
-fn the_programs_that_inspect_are_loaded_on_first_asking_and_the_door_beats_meanwhile() {
+fn the_programs_that_inspect_are_loaded_on_first_asking_and_the_door_works_meanwhile() {
     in_new_netns(|| {
-        let mut door = Door::open(AttachKind::Auto, false).unwrap();
+        let (mut door, _heartbeat) = Door::open(AttachKind::Auto, false).unwrap();
         let programs = door.unloaded().unwrap();
         // They are away.
         assert!(door.unloaded().is_none() && door.inspection().is_err());
-        door.beat().unwrap();
         door.refresh().unwrap();
         door.loaded(thread::spawn(move || programs.load()).join().unwrap());
         assert_eq!(door.inspection(), Ok(()));

@@ -6,6 +6,7 @@ mod app_connections;
 mod clash;
 mod entry;
 mod explain;
+mod heart;
 mod ledger;
 mod leftovers;
 mod metrics;

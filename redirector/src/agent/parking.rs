@@ -83,7 +83,7 @@ impl Parking {
     }
 
     /// Tells whether held segments are taken.
-    pub fn pulse(&self) -> &Pulse {
+    pub fn pulse(&self) -> &Arc<Pulse> {
         &self.pulse
     }
 

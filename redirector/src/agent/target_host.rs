@@ -24,7 +24,7 @@ use thiserror::Error;
 use tokio::{
     runtime,
     sync::{mpsc, oneshot, watch},
-    task::{LocalSet, spawn_local},
+    task::LocalSet,
     time::timeout,
 };
 
@@ -89,36 +89,34 @@ impl TargetHost {
             receivers.push((receiver, pulse));
         }
 
-        let mut start_warden = Some({
+        let mut handles = Vec::new();
+        let start_warden = {
             let (target, presence) = (resolved.target.clone(), Presence::of(resolved));
             let (attach, log_packets) = (options.attach, options.log_packets);
-            let (peer_names, drain) = (options.peer_names.clone(), options.drain.clone());
+            let drain = options.drain.clone();
             move || {
-                let opened = UpstreamConnector::new(peer_names);
-                match Door::open(attach, log_packets) {
-                    Ok(door) => {
-                        let warden = Warden::new(target, presence, workers, gone_sender, drain, door, stats);
-                        let _ = ready_sender.send(Ok(opened));
-                        spawn_local(warden.run(warden_commands));
-                    }
-                    Err(error) => drop(ready_sender.send(Err(error))),
-                }
+                let door = Door::open(attach, log_packets)?;
+                Warden::new(target, presence, workers, gone_sender, drain, door, stats)
+                    .map_err(HostError::Thread)
             }
-        });
-        let mut handles = Vec::new();
+        };
         for (receiver, pulse) in receivers {
             let (netns, drain) = (resolved.netns.clone(), options.drain.clone());
-            // The first worker's thread is the warden's, too: its heartbeat then says that a worker runs.
-            let start_warden = start_warden.take();
-            let handle = spawn_inside(netns, move || async move {
-                if let Some(start) = start_warden {
-                    start();
-                }
-                worker::run(receiver, drain, pulse).await;
-            })
-            .await?;
-            handles.push(handle);
+            let work = move || worker::run(receiver, drain, pulse);
+            handles.push(spawn_inside("worker", netns, work).await?);
         }
+        let peer_names = options.peer_names.clone();
+        let warden_thread = spawn_inside("warden", resolved.netns.clone(), move || async move {
+            let opened = UpstreamConnector::new(peer_names);
+            match start_warden() {
+                Ok(warden) => {
+                    let _ = ready_sender.send(Ok(opened));
+                    warden.run(warden_commands).await;
+                }
+                Err(error) => drop(ready_sender.send(Err(error))),
+            }
+        });
+        handles.push(warden_thread.await?);
         let upstream = ready.await.map_err(|_| HostError::Died)??;
         let target = resolved.target.clone();
         let (drain, log) = (options.drain.clone(), Arc::clone(&options.log));
@@ -224,14 +222,14 @@ impl TargetHost {
 }
 
 /// Runs `work` on a thread of its own, inside `netns` from before the first socket to the thread's end.
-async fn spawn_inside<W, F>(netns: Netns, work: W) -> Result<JoinHandle<()>, HostError>
+async fn spawn_inside<W, F>(name: &str, netns: Netns, work: W) -> Result<JoinHandle<()>, HostError>
 where
     W: FnOnce() -> F + Send + 'static,
     F: Future<Output = ()>,
 {
     let (entered_sender, entered) = oneshot::channel();
     let handle = thread::Builder::new()
-        .name("target".to_owned())
+        .name(name.to_owned())
         .spawn(move || {
             let runtime = netns.enter().and_then(|()| {
                 let runtime = runtime::Builder::new_current_thread().enable_all().build()?;

@@ -3,6 +3,7 @@
 
 use super::{
     app_connections::{Anew, AppConnections, PortView, idle},
+    heart::Heart,
     ledger::TargetStats,
     parking::Parking,
     port_inside::{address_inside, listen, obstacles},
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     api::TargetStatus,
-    datapath::{Door, LoadedPrograms, PortListeners},
+    datapath::{Door, Heartbeat, LoadedPrograms, PortListeners},
     engine::{PortContext, speaks_http2, tls::probe},
     park::Mover,
     sock_diag::SockDiag,
@@ -33,8 +34,11 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-/// Above this age of a worker's pulse the target counts as hung, and new connections go to the app.
+/// Above this age of the pulse of a thread that traffic waits for, the target counts as hung, and new connections go to the app.
 const HUNG: Duration = Duration::from_millis(300);
+
+/// The same for the warden's own, which waits for the kernel now and then, and no traffic for it.
+const LOST: Duration = Duration::from_secs(30);
 
 /// The namespace's interfaces and addresses, and whether it is still there, are looked at this often.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
@@ -54,6 +58,8 @@ pub struct Warden {
     pub gone: watch::Sender<Option<String>>,
     drain: watch::Receiver<bool>,
     door: Door,
+    heart: Heart,
+    pulse: Arc<Pulse>,
     /// Why not, where connections can't be parked. It is there from the first on who asks for inspection.
     parking: Result<Parking, String>,
     /// The programs that inspect are being loaded for those who wait.
@@ -83,13 +89,33 @@ impl Warden {
         workers: Vec<(mpsc::UnboundedSender<WorkerCommand>, Arc<Pulse>)>,
         gone: watch::Sender<Option<String>>,
         drain: watch::Receiver<bool>,
-        door: Door,
+        (door, heartbeat): (Door, Heartbeat),
         stats: Arc<TargetStats>,
-    ) -> Self {
+    ) -> io::Result<Self> {
+        let (heart, pulse) = (Heart::start(heartbeat)?, Pulse::new());
+        heart.watch(Arc::clone(&pulse), LOST);
+        for (_, worker) in &workers {
+            heart.watch(Arc::clone(worker), HUNG);
+        }
         let parking = Err("nobody has asked for it".to_owned());
         let (ports, booked, waiting) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         let loading = None;
-        Self { target, presence, workers, gone, drain, door, parking, loading, waiting, ports, stats, booked }
+        Ok(Self {
+            target,
+            presence,
+            workers,
+            gone,
+            drain,
+            door,
+            heart,
+            pulse,
+            parking,
+            loading,
+            waiting,
+            ports,
+            stats,
+            booked,
+        })
     }
 
     /// Runs until `commands` is closed or the target is gone. Everything is detached when it returns.
@@ -103,7 +129,8 @@ impl Warden {
             tokio::select! {
                 biased;
                 _ = beat.tick() => {
-                    self.beat();
+                    self.pulse.beat();
+                    self.door.flush_log();
                     self.learn();
                 }
                 command = commands.recv() => match command {
@@ -114,7 +141,13 @@ impl Warden {
                     Some(command) => self.obey(command),
                     None => break,
                 },
-                programs = finished(&mut self.loading) => self.get_ready_to_inspect(programs),
+                programs = finished(&mut self.loading) => match programs {
+                    Some(programs) => self.get_ready_to_inspect(programs),
+                    None => {
+                        self.gone.send_replace(Some("the thread that loads its programs has failed".to_owned()));
+                        break;
+                    }
+                },
                 _ = look_around.tick() => if let Err(reason) = self.look_around() {
                     tracing::info!(target = %self.target, reason, "target is gone");
                     self.gone.send_replace(Some(reason));
@@ -201,7 +234,7 @@ impl Warden {
         }
     }
 
-    /// Only where somebody asks the programs are loaded, and elsewhere: the heartbeat does not wait for the verifier.
+    /// Only where somebody asks the programs are loaded, and elsewhere: other commands do not wait for the verifier.
     fn answer_inspection(&mut self, reply: oneshot::Sender<Result<(), String>>) {
         if self.loading.is_some() {
             self.waiting.push(reply);
@@ -209,16 +242,16 @@ impl Warden {
             self.waiting.push(reply);
             self.loading = Some(spawn_blocking(move || programs.load()));
         } else {
+            let inspection = self.door.inspection();
+            let parking = || self.parking.as_ref().map(drop).map_err(Clone::clone);
             // Whoever asked may have given up meanwhile.
-            let _ = reply.send(self.parking.as_ref().map(drop).map_err(Clone::clone));
+            let _ = reply.send(inspection.and_then(|()| parking()));
         }
     }
 
-    fn get_ready_to_inspect(&mut self, programs: Option<LoadedPrograms>) {
+    fn get_ready_to_inspect(&mut self, programs: LoadedPrograms) {
         self.loading = None;
-        if let Some(programs) = programs {
-            self.door.loaded(programs);
-        }
+        self.door.loaded(programs);
         self.parking = self.open_parking();
         if let Err(reason) = &self.parking {
             tracing::info!(target = %self.target, reason, "connections that exist already can't be intercepted");
@@ -236,6 +269,7 @@ impl Warden {
             Mover::open(flows).map_err(|error| format!("CAP_NET_RAW and sock_diag are needed: {error}"))?;
         let workers = self.workers.iter().map(|(worker, _)| worker.clone()).collect();
         let parking = Parking::start(mover, ring, workers).map_err(|error| error.to_string())?;
+        self.heart.watch(Arc::clone(parking.pulse()), HUNG);
         for (port, open) in &self.ports {
             parking.open_port(*port, &open.context).map_err(|error| PortError::Park(error).to_string())?;
         }
@@ -332,7 +366,7 @@ impl Warden {
         let mut draining = None;
         while self.parking.as_ref().is_ok_and(|parking| !parking.is_quiet()) {
             sleep(PAUSE).await;
-            self.beat();
+            self.pulse.beat();
             if started.elapsed() > PATIENCE
                 && let Some(reply) = ended.take()
             {
@@ -352,16 +386,6 @@ impl Warden {
         for (worker, _) in &self.workers {
             // One that is gone needs no telling.
             let _ = worker.send(command());
-        }
-    }
-
-    fn beat(&mut self) {
-        let parker = self.parking.iter().all(|parking| parking.pulse().age() < HUNG);
-        if parker
-            && self.workers.iter().all(|(_, pulse)| pulse.is_well() && pulse.age() < HUNG)
-            && let Err(error) = self.door.beat()
-        {
-            tracing::error!(%error, "no heartbeat: new connections go to the app");
         }
     }
 

@@ -81,6 +81,11 @@ impl Attachment {
         })
     }
 
+    /// Not, once a replacement has failed.
+    pub fn is_attached(&self) -> bool {
+        self.link.is_some()
+    }
+
     /// Puts `program` in the place of the one that is attached, by TCX.
     pub fn replace(&mut self, program: &mut SchedClassifier) -> Result<(), ProgramError> {
         if let Some(link) = self.link.take() {

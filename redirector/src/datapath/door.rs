@@ -3,6 +3,7 @@
 use super::{
     attach::{AttachKind, Attachment, EGRESS_PROGRAM, INSPECT_PROGRAM, PROGRAM},
     connections::Connections,
+    heartbeat::Heartbeat,
     inspection::{Inspection, LoadedPrograms, UnloadedPrograms},
     interfaces::{Interface, local_addresses, outside_interfaces},
     object,
@@ -11,11 +12,10 @@ use super::{
 use crate::{context::Needle, park::Flows};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SockMap},
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SockMap},
     programs::{ProgramError, SchedClassifier},
 };
 use aya_log::EbpfLogger;
-use nix::time::{ClockId, clock_gettime};
 use redirector_common::{AddressBytes, Counter, Existing, Tuple};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,6 @@ use std::{
     os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
-    time::Duration,
 };
 use thiserror::Error;
 
@@ -73,7 +72,6 @@ pub struct Door {
     ports: HashMap<MapData, u16, u32>,
     listeners: SockMap<MapData>,
     addresses: HashMap<MapData, AddressBytes, u8>,
-    heartbeat: Array<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     connections: Connections,
     slots: BTreeMap<u16, u32>,
@@ -91,8 +89,9 @@ pub struct Door {
 }
 
 impl Door {
-    /// Loads the program and attaches it to all interfaces of the namespace that the thread is in.
-    pub fn open(kind: AttachKind, log_packets: bool) -> Result<Self, DoorError> {
+    /// Loads the program and attaches it to all interfaces of the namespace that the thread is in. The heartbeat is
+    /// for another thread: much of what a door does can wait for locks of the kernel's. Keep it as long as the door.
+    pub fn open(kind: AttachKind, log_packets: bool) -> Result<(Self, Heartbeat), DoorError> {
         let mut object = object::load_ingress(log_packets)?;
         let flush_log = match log_packets.then(|| EbpfLogger::init(&mut object)) {
             Some(Ok(mut logger)) => Some(Box::new(move || logger.flush()) as Box<dyn FnMut()>),
@@ -102,13 +101,15 @@ impl Door {
             }
             None => None,
         };
+        // The sweep of another agent takes a door without a beat for what a dead one has left.
+        let mut heartbeat = Heartbeat::new(&mut object)?;
+        heartbeat.beat()?;
         let mut door = Self {
             attachments: Vec::new(),
             kind,
             ports: HashMap::try_from(take(&mut object, "PORTS")?)?,
             listeners: SockMap::try_from(take(&mut object, "LISTENERS")?)?,
             addresses: HashMap::try_from(take(&mut object, "LOCAL_ADDRESSES")?)?,
-            heartbeat: Array::try_from(take(&mut object, "HEARTBEAT")?)?,
             counters: PerCpuArray::try_from(take(&mut object, "COUNTERS")?)?,
             connections: Connections::new(&mut object)?,
             slots: BTreeMap::new(),
@@ -120,7 +121,6 @@ impl Door {
             bound_to_thread: PhantomData,
         };
         door.program(PROGRAM)?.load()?;
-        door.beat()?;
         door.refresh()?;
         if door.attachments.is_empty() {
             return Err(DoorError::NoInterface);
@@ -128,7 +128,7 @@ impl Door {
         if door.attachments.iter().any(|attachment| attachment.kind != AttachKind::Tcx) {
             door.inspection = Some(Err(NO_TCX.to_owned()));
         }
-        Ok(door)
+        Ok((door, heartbeat))
     }
 
     /// The programs that inspect, to be loaded on another thread, as the verifier takes its time, and then given to
@@ -280,14 +280,11 @@ impl Door {
         Ok(())
     }
 
-    /// Says that the agent is alive; due every [`redirector_common::HEARTBEAT_INTERVAL_NS`].
-    pub fn beat(&mut self) -> Result<(), DoorError> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
-        self.heartbeat.set(0, now.as_nanos() as u64, 0)?;
+    /// Moves what the programs have logged on to `tracing`.
+    pub fn flush_log(&mut self) {
         if let Some(flush) = &mut self.flush_log {
             flush();
         }
-        Ok(())
     }
 
     /// Packets by what became of them, summed over processors.
@@ -328,17 +325,19 @@ impl Door {
     /// There is no moment without a program: the new one takes the place of the old one at once.
     fn start_inspecting(&mut self) -> Result<(), DoorError> {
         let mut attachments = std::mem::take(&mut self.attachments);
-        for attachment in &mut attachments {
-            let interface = &attachment.interface.name.clone();
-            let failed = |source| DoorError::Attach { interface: interface.clone(), source };
-            attachment.replace(self.program(INSPECT_PROGRAM)?).map_err(failed)?;
-            attachment.attach_egress(self.program(EGRESS_PROGRAM)?).map_err(failed)?;
-            // The kernel may take its time for each, in which the thread does nothing else.
-            self.beat()?;
-        }
+        let started = attachments.iter_mut().try_for_each(|attachment| self.inspect_at(attachment));
+        // One that has failed takes nothing from the others; if its interface is still there, the next refresh attaches anew.
+        attachments.retain(Attachment::is_attached);
         self.attachments = attachments;
-        self.inspecting = true;
-        Ok(())
+        self.inspecting = started.is_ok();
+        started
+    }
+
+    fn inspect_at(&mut self, attachment: &mut Attachment) -> Result<(), DoorError> {
+        let interface = attachment.interface.name.clone();
+        let failed = |source| DoorError::Attach { interface: interface.clone(), source };
+        attachment.replace(self.program(INSPECT_PROGRAM)?).map_err(failed)?;
+        attachment.attach_egress(self.program(EGRESS_PROGRAM)?).map_err(failed)
     }
 
     fn attach_inspection(&mut self, interface: &Interface) -> Result<Attachment, DoorError> {

@@ -6,6 +6,7 @@
 mod attach;
 mod connections;
 mod door;
+mod heartbeat;
 mod inspection;
 mod interfaces;
 mod object;
@@ -15,6 +16,7 @@ mod sweep;
 
 pub use attach::AttachKind;
 pub use door::{Door, DoorError, PortListeners};
+pub use heartbeat::Heartbeat;
 pub use inspection::{LoadedPrograms, UnloadedPrograms};
 pub use peername::{PeerNames, PeerNamesError, UpstreamGuard};
 pub use sweep::sweep;

@@ -7,7 +7,7 @@ pub mod tcp;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 use redirector::context::Needle;
-use redirector::datapath::{AttachKind, Door};
+use redirector::datapath::{AttachKind, Door, Heartbeat};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -39,6 +39,7 @@ type Work = Box<dyn FnOnce(&mut Pod) + Send>;
 #[derive(Default)]
 pub struct Pod {
     pub door: Option<Door>,
+    heartbeat: Option<Heartbeat>,
     frozen: bool,
     /// The app's connections.
     pub accepted: Arc<Mutex<Vec<TcpStream>>>,
@@ -70,7 +71,7 @@ impl Client {
     pub fn thaw(&self) {
         self.in_pod(|pod| {
             pod.frozen = false;
-            pod.door().beat().unwrap();
+            pod.beat();
         });
     }
 
@@ -89,7 +90,15 @@ impl Client {
 
 impl Pod {
     pub fn door(&mut self) -> &mut Door {
-        self.door.get_or_insert_with(|| Door::open(AttachKind::Tcx, false).unwrap())
+        self.door.get_or_insert_with(|| {
+            let (door, heartbeat) = Door::open(AttachKind::Tcx, false).unwrap();
+            self.heartbeat = Some(heartbeat);
+            door
+        })
+    }
+
+    fn beat(&mut self) {
+        self.heartbeat.as_mut().map(Heartbeat::beat).transpose().unwrap();
     }
 
     /// The app's end of a client's connection.
@@ -106,8 +115,8 @@ impl Pod {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if let (Some(door), false) = (&mut self.door, self.frozen) {
-                door.beat().unwrap();
+            if !self.frozen {
+                self.beat();
             }
         }
     }

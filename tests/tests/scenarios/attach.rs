@@ -31,6 +31,15 @@ fn clsact_does_the_same_job_as_tcx() {
 }
 
 #[test]
+fn without_tcx_it_says_that_inspection_needs_it() {
+    in_lab(|lab| {
+        let agent = Agent::start_with(lab, &AgentOptions::attach("clsact"));
+        let refusal = for_alice(lab, &agent).argument("--datapath").argument("inspect").refused();
+        assert!(refusal.stderr.contains("TCX links (kernel 6.6)"), "{refusal:?}");
+    });
+}
+
+#[test]
 fn after_sigkill_a_clsact_filter_is_inert_and_the_next_start_sweeps_it() {
     in_lab(|lab| {
         let _apps = apps(lab);
