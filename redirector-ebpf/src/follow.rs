@@ -267,7 +267,7 @@ fn read_request(
     work.first_interesting = 0;
     work.head_end = 0;
     work.interesting = 0;
-    work.port = u32::from(u16::from_be_bytes(segment.destination_port));
+    work.needle.port = u16::from_be_bytes(segment.destination_port);
     work.names = names;
     work.at = payload.at + seen;
     work.end = payload.at + len;
