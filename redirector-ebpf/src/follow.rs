@@ -104,7 +104,18 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
                 return PASS;
             }
             let connection = connection::known_from_now(socket);
-            if connection.is_null() || (*connection).raw != 0 || !try_lock(&mut *connection) {
+            if connection.is_null() {
+                return PASS;
+            }
+            if (*connection).raw != 0 {
+                // The egress program may have said so, while there were copies.
+                if (*connection).early != 0 && try_lock(&mut *connection) {
+                    early::forget(&mut *connection, socket);
+                    unlock(&mut *connection);
+                }
+                return PASS;
+            }
+            if !try_lock(&mut *connection) {
                 return PASS;
             }
             let seen = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
@@ -113,7 +124,7 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
             } else {
                 read_request(ctx, segment, payload, names, &mut *connection, socket, tcp)
             };
-            if (*connection).early != 0 && is_past_early(&*connection) {
+            if (*connection).early != 0 && is_past_early(&*connection, seen) {
                 early::forget(&mut *connection, socket);
             }
             if seen == EARLY && early::matters(&*connection, segment, payload) {
@@ -391,8 +402,10 @@ fn is_known(connection: &Connection, seq: u32, len: u32) -> bool {
 
 /// The copies of early segments are of no use any more.
 #[inline(always)]
-fn is_past_early(connection: &Connection) -> bool {
-    connection.raw != 0 || (connection.next.wrapping_sub(connection.early_end) as i32) >= 0
+fn is_past_early(connection: &Connection, seen: Seen) -> bool {
+    // The app of a fresh connection may have spoken first.
+    let unknown = connection.phase == Connection::UNKNOWN && seen != EARLY;
+    unknown || connection.raw != 0 || (connection.next.wrapping_sub(connection.early_end) as i32) >= 0
 }
 
 /// The request is none, or none that can be followed.
