@@ -90,6 +90,12 @@ pub fn matters(connection: &Connection, segment: &Segment, payload: Payload) -> 
     gap <= FARTHEST && payload.len <= LONGEST && !connection.request.is_within_body(gap + payload.len)
 }
 
+/// The app may have room for it, so that it is of this connection.
+#[inline(always)]
+pub fn is_near(connection: &Connection, segment: &Segment) -> bool {
+    segment.seq.wrapping_sub(connection.next) <= FARTHEST
+}
+
 /// Keeps a copy of a segment, which must not be damaged. `at`: of its payload, from the start of the packet.
 ///
 /// # Safety

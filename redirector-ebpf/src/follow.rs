@@ -127,11 +127,17 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
             if (*connection).early != 0 && is_past_early(&*connection, seen) {
                 early::forget(&mut *connection, socket);
             }
-            if seen == EARLY && early::matters(&*connection, segment, payload) {
-                if checksum::is_good(ctx, segment, payload) {
-                    early::put_aside(ctx, segment, payload.at, &mut *connection, socket);
-                } else {
-                    count(Counter::BadChecksum);
+            if seen == EARLY {
+                // As in `read_request`.
+                let urgent = segment.flags & TCP_URG != 0 && early::is_near(&*connection, segment);
+                if urgent || early::matters(&*connection, segment, payload) {
+                    if !checksum::is_good(ctx, segment, payload) {
+                        count(Counter::BadChecksum);
+                    } else if urgent {
+                        leave_alone(&mut *connection, Raw::Urgent);
+                    } else {
+                        early::put_aside(ctx, segment, payload.at, &mut *connection, socket);
+                    }
                 }
             }
             unlock(&mut *connection);

@@ -258,6 +258,27 @@ fn connections_beyond_those_that_copies_are_kept_of_get_all_and_are_lost_sight_o
 }
 
 #[test]
+fn a_connection_is_left_alone_when_what_is_urgent_comes_before_its_turn() {
+    with_client(|client| {
+        let followed = connected(client);
+        let Position { seq, ack } = position(&followed);
+        // None of these is the client's, as far as one can tell.
+        forged::send_urgent(&followed, Position { seq: seq.wrapping_add(10_000_000), ack }, b"hello");
+        forged::send_damaged_urgent(&followed, Position { seq: seq + 5, ack }, b"hello");
+        thread::sleep(SHORT);
+        client.counted(&[("raw_connections", 0), ("bad_checksum", 1)]);
+        forged::send_urgent(&followed, Position { seq: seq + 5, ack }, b"hello");
+        thread::sleep(SHORT);
+        client.counted(&[("raw_connections", 1)]);
+        let fresh = client.connect();
+        let Position { seq, ack } = position(&fresh);
+        forged::send_urgent(&fresh, Position { seq: seq + 5, ack }, b"hello");
+        thread::sleep(SHORT);
+        client.counted(&[("raw_connections", 2), ("lost_sight", 0)]);
+    });
+}
+
+#[test]
 fn what_is_damaged_is_read_again_when_it_comes_again() {
     with_client(|client| {
         let mut connection = connected(client);
