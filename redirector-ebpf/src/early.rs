@@ -8,27 +8,47 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     btf_maps::SkStorage,
-    helpers::generated::{bpf_loop, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skb_load_bytes},
-    macros::btf_map,
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_loop, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skb_load_bytes},
+    },
+    macros::{btf_map, map},
+    maps::Array,
     programs::TcContext,
 };
-use core::{ffi::c_void, hint::black_box};
+use core::{
+    ffi::c_void,
+    hint::black_box,
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xsub},
+};
 use redirector_common::{Connection, scan::BLOCK, word_at};
 
 use crate::{follow::Payload, packet::Segment, scanning};
+
+/// From the first byte that is missing. More no app has room for, as a rule.
+const FARTHEST: u32 = 1 << 20;
 
 /// See [`Early`].
 #[btf_map]
 static EARLY: SkStorage<Early> = SkStorage::new();
 
+/// Up to when what there is of [`Early`] is paid for, in nanoseconds of `CLOCK_MONOTONIC`: each is [`PRICE_NS`], which is paid back
+/// when it is freed. So there are never more than [`MOST`] and one for each second since: those that went with their sockets.
+#[map]
+static PAID: Array<u64> = Array::with_max_entries(1, 0);
+
+const PRICE_NS: u64 = 1_000_000_000;
+/// So many connections may have copies: 2 MiB.
+const MOST: u64 = 128;
+
 const MAX_PARTS: u32 = 64;
 /// The last part must begin before that, and the longest may have so many bytes.
-const ROOM: u32 = 43 * 1024;
-const LONGEST: u32 = 16 * 1024;
+const ROOM: u32 = 6 * 1024;
+const LONGEST: u32 = 8 * 1024;
 /// So that a block can be copied from any byte.
 const BYTES: usize = (ROOM + LONGEST) as usize + BLOCK;
 
-/// As much as fits (the value of a socket's storage has less than 64 KiB): what is not kept can't be read, and sight is lost.
+/// What is not kept can't be read, and sight is lost.
 #[repr(C)]
 pub struct Early {
     parts: u32,
@@ -40,6 +60,10 @@ pub struct Early {
     part: [Part; MAX_PARTS as usize],
     bytes: [u8; BYTES],
 }
+
+/// With what the kernel keeps beside it, it takes no more than 16 KiB: before Linux 6.8 a socket has 20 KiB for all of this kind
+/// (`net.core.optmem_max`).
+const _: () = assert!(size_of::<Early>() + 128 < 16 * 1024);
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -62,10 +86,14 @@ struct Reading {
 /// Whether a copy of it may be needed: not of what is all within a body of a known length, or a chunk.
 #[inline(always)]
 pub fn matters(connection: &Connection, segment: &Segment, payload: Payload) -> bool {
-    /// From the first byte that is missing. More no app has room for, as a rule.
-    const FARTHEST: u32 = 1 << 20;
     let gap = segment.seq.wrapping_sub(connection.next);
     gap <= FARTHEST && payload.len <= LONGEST && !connection.request.is_within_body(gap + payload.len)
+}
+
+/// The app may have room for it, so that it is of this connection.
+#[inline(always)]
+pub fn is_near(connection: &Connection, segment: &Segment) -> bool {
+    segment.seq.wrapping_sub(connection.next) <= FARTHEST
 }
 
 /// Keeps a copy of a segment, which must not be damaged. `at`: of its payload, from the start of the packet.
@@ -83,9 +111,17 @@ pub unsafe fn put_aside(
     let Some(len) = segment.payload_len(ctx) else { return };
     let payload = Payload { at, len };
     // SAFETY: guaranteed by the caller.
-    let early = unsafe { storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) };
+    let mut early = unsafe { storage(socket, 0) };
     if early.is_null() {
-        return;
+        if !pay() {
+            return;
+        }
+        // SAFETY: as above.
+        early = unsafe { storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) };
+        if early.is_null() {
+            pay_back();
+            return;
+        }
     }
     // SAFETY: valid as long as the socket; the connection is locked.
     let early = unsafe { &mut *early };
@@ -154,7 +190,33 @@ pub unsafe fn forget(connection: &mut Connection, socket: *mut bpf_sock) {
     connection.early = 0;
     let map = (&raw const EARLY).cast_mut().cast();
     // SAFETY: guaranteed by the caller.
-    unsafe { bpf_sk_storage_delete(map, socket.cast()) };
+    let freed = unsafe { bpf_sk_storage_delete(map, socket.cast()) == 0 };
+    if freed {
+        pay_back();
+    }
+}
+
+/// False: there are too many, or another processor was quicker.
+#[inline(always)]
+fn pay() -> bool {
+    let Some(paid) = PAID.get_ptr_mut(0) else { return false };
+    // SAFETY: no preconditions; an aligned word is not torn.
+    let (now, before) = unsafe { (bpf_ktime_get_ns(), paid.read_volatile()) };
+    let from = if before > now { before } else { now };
+    if from - now > (MOST - 1) * PRICE_NS {
+        return false;
+    }
+    let to = from + PRICE_NS;
+    // SAFETY: aligned, and valid as long as the program.
+    unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(paid, before, to).1 }
+}
+
+#[inline(always)]
+fn pay_back() {
+    if let Some(paid) = PAID.get_ptr_mut(0) {
+        // SAFETY: as above. (It was paid, so it is not below zero.)
+        unsafe { atomic_xsub::<u64, u64, { AtomicOrdering::Relaxed }>(paid, PRICE_NS) };
+    }
 }
 
 #[inline(always)]

@@ -104,7 +104,18 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
                 return PASS;
             }
             let connection = connection::known_from_now(socket);
-            if connection.is_null() || (*connection).raw != 0 || !try_lock(&mut *connection) {
+            if connection.is_null() {
+                return PASS;
+            }
+            if (*connection).raw != 0 {
+                // The egress program may have said so, while there were copies.
+                if (*connection).early != 0 && try_lock(&mut *connection) {
+                    early::forget(&mut *connection, socket);
+                    unlock(&mut *connection);
+                }
+                return PASS;
+            }
+            if !try_lock(&mut *connection) {
                 return PASS;
             }
             let seen = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
@@ -113,14 +124,20 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
             } else {
                 read_request(ctx, segment, payload, names, &mut *connection, socket, tcp)
             };
-            if (*connection).early != 0 && is_past_early(&*connection) {
+            if (*connection).early != 0 && is_past_early(&*connection, seen) {
                 early::forget(&mut *connection, socket);
             }
-            if seen == EARLY && early::matters(&*connection, segment, payload) {
-                if checksum::is_good(ctx, segment, payload) {
-                    early::put_aside(ctx, segment, payload.at, &mut *connection, socket);
-                } else {
-                    count(Counter::BadChecksum);
+            if seen == EARLY {
+                // As in `read_request`.
+                let urgent = segment.flags & TCP_URG != 0 && early::is_near(&*connection, segment);
+                if urgent || early::matters(&*connection, segment, payload) {
+                    if !checksum::is_good(ctx, segment, payload) {
+                        count(Counter::BadChecksum);
+                    } else if urgent {
+                        leave_alone(&mut *connection, Raw::Urgent);
+                    } else {
+                        early::put_aside(ctx, segment, payload.at, &mut *connection, socket);
+                    }
                 }
             }
             unlock(&mut *connection);
@@ -267,7 +284,7 @@ fn read_request(
     work.first_interesting = 0;
     work.head_end = 0;
     work.interesting = 0;
-    work.port = u32::from(u16::from_be_bytes(segment.destination_port));
+    work.needle.port = u16::from_be_bytes(segment.destination_port);
     work.names = names;
     work.at = payload.at + seen;
     work.end = payload.at + len;
@@ -391,8 +408,10 @@ fn is_known(connection: &Connection, seq: u32, len: u32) -> bool {
 
 /// The copies of early segments are of no use any more.
 #[inline(always)]
-fn is_past_early(connection: &Connection) -> bool {
-    connection.raw != 0 || (connection.next.wrapping_sub(connection.early_end) as i32) >= 0
+fn is_past_early(connection: &Connection, seen: Seen) -> bool {
+    // The app of a fresh connection may have spoken first.
+    let unknown = connection.phase == Connection::UNKNOWN && seen != EARLY;
+    unknown || connection.raw != 0 || (connection.next.wrapping_sub(connection.early_end) as i32) >= 0
 }
 
 /// The request is none, or none that can be followed.

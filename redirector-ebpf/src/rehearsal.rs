@@ -20,7 +20,7 @@ pub fn redirector_rehearse(ctx: TcContext) -> i32 {
     work.end = ctx.len();
     (work.heads, work.interesting, work.first_interesting) = (0, 0, 0);
     (work.requests, work.responses) = (0, 0);
-    work.port = 0;
+    work.needle.port = 0;
     work.names = u32::MAX;
     let (finished, ended, raw, at_start);
     if mode == Rehearsal::REQUESTS {

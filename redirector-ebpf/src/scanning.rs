@@ -41,7 +41,8 @@ pub struct Work {
     pub responses: u32,
     /// Was the first of the heads interesting?
     pub first_interesting: u32,
-    pub port: u32,
+    /// What is looked for: here, because the stack has no room for it.
+    pub needle: Needle,
     /// How many were?
     pub interesting: u32,
     /// See [`name_bit`].
@@ -243,7 +244,7 @@ pub extern "C" fn redirector_read_request_lines() -> u32 {
     let Some(work) = work() else { return 0 };
     // SAFETY: as above.
     let work = unsafe { &mut *work };
-    let needles = MapNeedles { port: work.port as u16, names: work.names };
+    let needles = MapNeedles { needle: &raw mut work.needle, names: work.names };
     let mut lines = 0;
     while lines < LINES {
         lines += 1;
@@ -290,7 +291,7 @@ pub extern "C" fn redirector_read_request() -> u32 {
     let Some(work) = work() else { return 0 };
     // SAFETY: as above.
     let work = unsafe { &mut *work };
-    let needles = MapNeedles { port: work.port as u16, names: work.names };
+    let needles = MapNeedles { needle: &raw mut work.needle, names: work.names };
     let (next, event) = work.request.read(&work.block, work.block_at, work.block_end, &needles);
     work.block_at = next;
     if event & HEAD != 0 {
@@ -370,23 +371,20 @@ fn load_block(packet: *mut __sk_buff, work: &mut Work) -> bool {
 }
 
 struct MapNeedles {
-    port: u16,
+    needle: *mut Needle,
     names: u32,
 }
 
 impl MapNeedles {
     #[inline(always)]
     fn has(&self, kind: u16, hash: u32) -> bool {
-        is_needle(self.port, kind, hash)
+        // SAFETY: this processor's alone while the program runs; of the map only presence is asked for.
+        unsafe {
+            (*self.needle).kind = kind;
+            (*self.needle).hash = hash;
+            NEEDLES.get(&*self.needle).is_some()
+        }
     }
-}
-
-/// Not inlined: it is seldom asked, and would take room on the stack of who asks.
-#[inline(never)]
-fn is_needle(port: u16, kind: u16, hash: u32) -> bool {
-    let needle = Needle { port, kind, hash };
-    // SAFETY: only presence is asked for.
-    unsafe { NEEDLES.get(&needle) }.is_some()
 }
 
 impl Needles for MapNeedles {

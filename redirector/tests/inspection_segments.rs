@@ -152,6 +152,8 @@ fn send_in_order(connection: &mut TcpStream, request: &str, order: &[usize]) {
 #[test]
 fn chunked_bodies_and_heads_are_read_in_their_order_whatever_order_they_come_in() {
     with_client(|client| {
+        // As it is before Linux 6.8.
+        client.in_pod(|_| inspected::run("sysctl -qw net.core.optmem_max=20480"));
         let mut connection = connected(client);
         // Chunks begin and end in all pieces, and there is what looks like requests in them.
         let chunk = format!("{:x}\r\n{}\r\n", get(WANTED).len() * 5, get(WANTED).repeat(5));
@@ -185,9 +187,9 @@ fn chunks_may_be_longer_than_what_is_kept_of_them() {
     with_client(|client| {
         inspected::run("sysctl -qw net.ipv4.tcp_slow_start_after_idle=0");
         // Less than the app's kernel takes at once, and more than copies are kept of.
-        let chunk = format!("4a38\r\n{}\r\n", "x".repeat(0x4a38));
-        let upload =
-            format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunk.repeat(3));
+        let chunk = |len: usize| format!("{len:x}\r\n{}\r\n", "x".repeat(len));
+        let chunks = chunk(50_000) + &chunk(3000) + &chunk(0);
+        let upload = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
         let pieces: Vec<_> = upload.as_bytes().chunks(1000).collect();
         for (before, late) in [&[5][..], &[5, 6], &[5, 30], &[5, 30, pieces.len() - 1]].iter().enumerate() {
             let mut connection = connected(client);
@@ -208,6 +210,71 @@ fn chunks_may_be_longer_than_what_is_kept_of_them() {
             client.counted(&[("held", before as u64 + 1), ("lost_sight", 0)]);
             ask(&mut connection, &(upload.clone() + &get(WANTED)), 2);
         }
+    });
+}
+
+#[test]
+fn connections_beyond_those_that_copies_are_kept_of_get_all_and_are_lost_sight_of() {
+    with_client(|client| {
+        /// In `early`.
+        const MOST: usize = 128;
+        const MORE: usize = 12;
+        let chunk = "x".repeat(0x500);
+        let upload =
+            format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n500\r\n{chunk}\r\n0\r\n\r\n");
+        let both = upload.clone() + &get("");
+        let send = |connections: &[(TcpStream, Position)], from: usize, to: usize| {
+            for (connection, start) in connections {
+                let position = Position { seq: start.seq + from as u32, ack: start.ack };
+                forged::send(connection, position, &both.as_bytes()[from..to]);
+            }
+            thread::sleep(SHORT);
+        };
+        let lost_sight_of = |count: usize| {
+            let mut connections: Vec<_> = (0..count)
+                .map(|_| {
+                    let connection = connected(client);
+                    let start = position(&connection);
+                    (connection, start)
+                })
+                .collect();
+            let before = client.counters()["lost_sight"];
+            send(&connections, 1000, upload.len());
+            send(&connections, 0, 1000);
+            send(&connections, upload.len(), both.len());
+            for (connection, _) in &mut connections {
+                connection.write_all(both.as_bytes()).unwrap();
+            }
+            for (connection, _) in &mut connections {
+                read_answers(connection, 2);
+            }
+            client.counters()["lost_sight"] - before
+        };
+        let lost = lost_sight_of(MOST + MORE);
+        assert!((1..=MORE as u64).contains(&lost), "{lost}");
+        // There is room again.
+        assert_eq!(lost_sight_of(MOST), 0);
+    });
+}
+
+#[test]
+fn a_connection_is_left_alone_when_what_is_urgent_comes_before_its_turn() {
+    with_client(|client| {
+        let followed = connected(client);
+        let Position { seq, ack } = position(&followed);
+        // None of these is the client's, as far as one can tell.
+        forged::send_urgent(&followed, Position { seq: seq.wrapping_add(10_000_000), ack }, b"hello");
+        forged::send_damaged_urgent(&followed, Position { seq: seq + 5, ack }, b"hello");
+        thread::sleep(SHORT);
+        client.counted(&[("raw_connections", 0), ("bad_checksum", 1)]);
+        forged::send_urgent(&followed, Position { seq: seq + 5, ack }, b"hello");
+        thread::sleep(SHORT);
+        client.counted(&[("raw_connections", 1)]);
+        let fresh = client.connect();
+        let Position { seq, ack } = position(&fresh);
+        forged::send_urgent(&fresh, Position { seq: seq + 5, ack }, b"hello");
+        thread::sleep(SHORT);
+        client.counted(&[("raw_connections", 2), ("lost_sight", 0)]);
     });
 }
 

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 
 const PSH_ACK: u8 = 0x18;
 const ACK: u8 = 0x10;
+const URG: u8 = 0x20;
 const TCP: u8 = 6;
 const ICMP: u8 = 1;
 
@@ -19,6 +20,18 @@ pub fn send(stream: &TcpStream, position: Position, payload: &[u8]) {
 pub fn send_damaged(stream: &TcpStream, position: Position, payload: &[u8]) {
     let (client, app) = ends(stream);
     put(&segment(client, app, position, payload, false), app);
+}
+
+/// The same, whose first byte is urgent (RFC 9293 §3.8.5).
+pub fn send_urgent(stream: &TcpStream, position: Position, payload: &[u8]) {
+    let (client, app) = ends(stream);
+    put(&tcp_packet(client, app, position, payload, PSH_ACK | URG, true), app);
+}
+
+/// The same, with a checksum that is wrong.
+pub fn send_damaged_urgent(stream: &TcpStream, position: Position, payload: &[u8]) {
+    let (client, app) = ends(stream);
+    put(&tcp_packet(client, app, position, payload, PSH_ACK | URG, false), app);
 }
 
 /// A router on the way says that a packet from the app, with this sequence number, was too large (RFC 1191 §4).
@@ -48,14 +61,26 @@ fn put(packet: &[u8], to: SocketAddrV4) {
 }
 
 fn segment(from: SocketAddrV4, to: SocketAddrV4, position: Position, payload: &[u8], good: bool) -> Vec<u8> {
+    tcp_packet(from, to, position, payload, if payload.is_empty() { ACK } else { PSH_ACK }, good)
+}
+
+fn tcp_packet(
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+    position: Position,
+    payload: &[u8],
+    flags: u8,
+    good: bool,
+) -> Vec<u8> {
     let mut segment = Vec::new();
     segment.extend(from.port().to_be_bytes());
     segment.extend(to.port().to_be_bytes());
     segment.extend(position.seq.to_be_bytes());
     segment.extend(position.ack.to_be_bytes());
-    segment.extend([5 << 4, if payload.is_empty() { ACK } else { PSH_ACK }]);
+    segment.extend([5 << 4, flags]);
     segment.extend(500_u16.to_be_bytes());
-    segment.extend([0; 4]);
+    segment.extend([0; 2]);
+    segment.extend(u16::from(flags & URG != 0).to_be_bytes());
     segment.extend(payload);
     let mut pseudo = [from.ip().octets(), to.ip().octets()].concat();
     pseudo.extend([0, TCP]);
