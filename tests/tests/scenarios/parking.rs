@@ -199,7 +199,8 @@ fn a_head_in_two_segments_is_not_missed() {
             connection.send(&request[..at]);
             thread::sleep(Duration::from_millis(5));
             connection.send(&request[at..]);
-            assert_eq!(served_by(&connection.response("GET")), "alice", "cut at {at}");
+            let server = served_by(&connection.response("GET"));
+            assert_eq!(server, "alice", "cut at {at}: {}", waiting.agent.json(&["status"]));
         }
     });
 }
