@@ -27,7 +27,7 @@ use tokio_rustls::TlsConnector;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long it may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where a control API is, and what gives access to it.
 #[derive(Clone, Debug)]

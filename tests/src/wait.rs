@@ -6,7 +6,7 @@ use std::{
 };
 
 /// How long anything in the lab may take: generous, for it only decides when a test gives up.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 const PAUSE: Duration = Duration::from_millis(20);
 

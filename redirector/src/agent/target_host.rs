@@ -31,8 +31,9 @@ use tokio::{
 /// More workers than this do not make one target faster in practice.
 const MAX_WORKERS: usize = 4;
 
-/// How long a target's thread may take for one command. One that takes longer must not hold up the others.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a target's thread may take for one command. One that takes longer must not hold up the others. On a busy machine
+/// the kernel was seen to take half a minute for one program that is attached or detached (an RCU grace period).
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why a target cannot be intercepted.
 #[derive(Debug, Error)]

@@ -38,7 +38,7 @@ use tokio::{
 const HUNG: Duration = Duration::from_millis(300);
 
 /// The same for the warden's own, which waits for the kernel now and then, and no traffic for it.
-const LOST: Duration = Duration::from_secs(30);
+const LOST: Duration = Duration::from_secs(120);
 
 /// The namespace's interfaces and addresses, and whether it is still there, are looked at this often.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
