@@ -23,8 +23,8 @@ use std::{collections::HashSet, sync::Arc};
 /// The gateway, as a hop.
 pub const HOP: &str = "gateway";
 
-/// Of a request as it goes to the ingress, in the version that the visitor speaks. `made`: the ids of the trace that was begun for it; then the gateway's own span
-/// is the parent of all that follow.
+/// Of a request as it goes to the ingress, in the version that the visitor speaks. `made`: the ids of the trace that was begun
+/// for it; then the gateway's own span is the parent of all that follow.
 pub fn recording(
     log: &Arc<RequestLog>,
     port: u16,
