@@ -81,8 +81,8 @@ impl Needle {
     pub const MEMBER: u16 = 2;
 }
 
-/// The value of a port in `INSPECTED_PORTS`, 0 for one that is not: the bits of all names and keys that are looked for. Most of those that are
-/// not are told from them without a look into `NEEDLES`.
+/// The value of a port in `INSPECTED_PORTS`, 0 for one that is not: the bits of all names and keys that are looked for.
+/// Most of those that are not are told from them without a look into `NEEDLES`.
 pub const fn name_bit(hash: u32) -> u32 {
     1 << (hash >> 27)
 }

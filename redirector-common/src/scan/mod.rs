@@ -35,14 +35,23 @@ pub const HEAD: Event = 1;
 /// A whole message, body included.
 pub const END: Event = 2;
 
-/// The names that make a request interesting, by their [`name_hash`].
+/// The names that make a request interesting, by their [`name_hash`]: none, unless it is said.
 pub trait Needles {
     /// A header of this name, in lower case, makes a request interesting.
-    fn header(&self, name: u32) -> bool;
+    #[inline(always)]
+    fn header(&self, _: u32) -> bool {
+        false
+    }
     /// The members of a header of this name, in lower case, are to be looked at.
-    fn list(&self, name: u32) -> bool;
+    #[inline(always)]
+    fn list(&self, _: u32) -> bool {
+        false
+    }
     /// A member with this key, as it is, makes a request interesting.
-    fn member(&self, key: u32) -> bool;
+    #[inline(always)]
+    fn member(&self, _: u32) -> bool {
+        false
+    }
     /// The name of a line that begins with this byte may be one of these, or decide on framing. False: it is not judged.
     #[inline(always)]
     fn may_begin(&self, _: u8) -> bool {
@@ -53,22 +62,7 @@ pub trait Needles {
 /// Nothing is looked for.
 pub struct NoNeedles;
 
-impl Needles for NoNeedles {
-    #[inline(always)]
-    fn header(&self, _: u32) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn list(&self, _: u32) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn member(&self, _: u32) -> bool {
-        false
-    }
-}
+impl Needles for NoNeedles {}
 
 /// The flags of a message with the version that these eight bytes are; `None`: they are none.
 #[inline(always)]

@@ -20,21 +20,6 @@ struct Framing;
 
 impl Needles for Framing {
     #[inline(always)]
-    fn header(&self, _: u32) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn list(&self, _: u32) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn member(&self, _: u32) -> bool {
-        false
-    }
-
-    #[inline(always)]
     fn may_begin(&self, first: u8) -> bool {
         matches!(first | 0x20, b'c' | b't')
     }

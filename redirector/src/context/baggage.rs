@@ -86,6 +86,7 @@ fn values_of<'a>(request: &RequestView<'a>, key: &str) -> impl Iterator<Item = C
     })
 }
 
+/// `KEY=VALUE`
 impl FromStr for BaggageCondition {
     type Err = ConditionError;
 

@@ -60,25 +60,20 @@ impl TracestateCondition {
     }
 }
 
-/// Whether `is` holds for the value of any member with this key; not if there are too many members.
+/// Some member is `key=value`, byte for byte: no percent-encoding, and whitespace only around members. `key` and
+/// `value` are valid, so an invalid member equals neither. `traceparent` is not looked at: what others drop without it has
+/// come as far as here.
+pub(super) fn has_member(request: &RequestView<'_>, key: &str, value: &str) -> bool {
+    any_member(request, key, &mut |candidate| candidate == value)
+}
+
+/// Whether `is` holds for the value of any member with this key. A list of more than 32 members is no trace state, and has
+/// none.
 pub(super) fn any_member(request: &RequestView<'_>, key: &str, is: &mut dyn FnMut(&str) -> bool) -> bool {
     let members = || list_members(request, "tracestate").filter(|member| !member.is_empty());
     let mut values = members().filter_map(split_member).filter(|(name, _)| *name == key.as_bytes());
     members().count() <= MAX_MEMBERS
         && values.any(|(_, value)| std::str::from_utf8(value).is_ok_and(&mut *is))
-}
-
-/// Some member is `key=value`, byte for byte: no percent-encoding, and whitespace only around members. `key` and
-/// `value` are valid, so an invalid member equals neither. A list of more than 32 members is no trace state and
-/// matches nothing. `traceparent` is not looked at: what others drop without it has come as far as here.
-pub(super) fn has_member(request: &RequestView<'_>, key: &str, value: &str) -> bool {
-    let mut members = 0;
-    let mut found = false;
-    for member in list_members(request, "tracestate").filter(|member| !member.is_empty()) {
-        members += 1;
-        found |= split_member(member) == Some((key.as_bytes(), value.as_bytes()));
-    }
-    found && members <= MAX_MEMBERS
 }
 
 /// `( lcalpha / DIGIT ) 0*255( lcalpha / DIGIT / "_" / "-" / "*" / "/" / "@" )`
