@@ -7,7 +7,7 @@ use crate::{
     trace::{
         contexts::Contexts,
         log::RequestLog,
-        observation::{MAX_MET, Observation, Taken, method_of, path_of, trace_ids},
+        observation::{MAX_MET, Observation},
         recording::Recording,
     },
 };
@@ -53,27 +53,8 @@ impl Recorder {
         met: Vec<String>,
         contexts: &Contexts,
     ) -> Recording {
-        let ids = trace_ids(request);
-        let seen = Observation {
-            hop: self.hop.to_string(),
-            port: self.port,
-            client: client.0,
-            method: method_of(request.method),
-            path: path_of(request.target),
-            protocol,
-            trace: ids.map(|ids| ids.trace),
-            parent: ids.map(|ids| ids.parent),
-            span: None,
-            headers: contexts.headers_of(request),
-            carried: contexts.carried_by(request),
-            sought: contexts.sought(),
-            met,
-            preview: None,
-            route: Taken::App,
-            status: None,
-            started: Timestamp::now(),
-            micros: 0,
-        };
+        let (at, now) = ((&*self.hop, self.port), Timestamp::now());
+        let seen = Observation { met, ..Observation::of(request, protocol, client.0, at, contexts, now) };
         Recording::begin(&self.log, seen)
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     protocol::Protocol,
     trace::{
         log::RequestLog,
-        observation::{Observation, Taken, method_of, path_of, trace_ids},
+        observation::{Observation, Taken},
         recording::Recording,
         traceparent::TraceIds,
     },
@@ -37,26 +37,16 @@ pub fn recording(
         .map(|(name, value)| Header { name: name.as_str(), value: value.as_bytes() })
         .collect();
     let request = RequestView::new(parts.method.as_str(), parts.uri.path(), &headers);
-    let ids = trace_ids(&request);
+    let protocol = if parts.version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
+    let (at, now) = ((HOP, port), Timestamp::now());
+    let seen = Observation::of(&request, protocol, connection.peer, at, &live.sought, now);
     let seen = Observation {
-        hop: HOP.to_owned(),
-        port,
-        client: connection.peer,
-        method: method_of(parts.method.as_str()),
-        path: path_of(parts.uri.path()),
-        protocol: if parts.version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 },
-        trace: ids.map(|ids| ids.trace),
-        parent: ids.map(|ids| ids.parent).filter(|_| made.is_none()),
+        parent: seen.parent.filter(|_| made.is_none()),
         span: made.map(|ids| ids.parent),
-        headers: live.sought.headers_of(&request),
-        carried: live.sought.carried_by(&request),
-        sought: live.sought.sought(),
         met: vec![live.preview.name.clone()],
         preview: Some(live.hash),
         route: Taken::Ingress,
-        status: None,
-        started: Timestamp::now(),
-        micros: 0,
+        ..seen
     };
     Recording::begin(log, seen)
 }

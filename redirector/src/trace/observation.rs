@@ -1,7 +1,7 @@
 //! One request, as one hop saw it.
 
 use super::{
-    contexts::Sought,
+    contexts::{Contexts, Sought},
     mark::Mark,
     traceparent::{SpanId, TraceId, TraceIds},
 };
@@ -74,6 +74,40 @@ pub enum Taken {
 }
 
 impl Observation {
+    /// Of a request whose head has come to `hop` (target, or `gateway`, and port): it goes to the app for all that is known, and
+    /// nobody in particular looks for it.
+    #[must_use]
+    pub fn of(
+        request: &RequestView<'_>,
+        protocol: Protocol,
+        client: SocketAddr,
+        (hop, port): (&str, u16),
+        contexts: &Contexts,
+        started: Timestamp,
+    ) -> Self {
+        let ids = trace_ids(request);
+        Self {
+            hop: hop.to_owned(),
+            port,
+            client,
+            method: method_of(request.method),
+            path: path_of(request.target),
+            protocol,
+            trace: ids.map(|ids| ids.trace),
+            parent: ids.map(|ids| ids.parent),
+            span: None,
+            headers: contexts.headers_of(request),
+            carried: contexts.carried_by(request),
+            sought: contexts.sought(),
+            met: Vec::new(),
+            preview: None,
+            route: Taken::App,
+            status: None,
+            started,
+            micros: 0,
+        }
+    }
+
     /// Did it carry a context that was looked for?
     #[must_use]
     pub fn carries(&self) -> bool {
@@ -102,13 +136,13 @@ impl Observation {
 /// The path of a request target, without its query and without the authority, in which a user's name and password may be;
 /// cut to what is remembered.
 #[must_use]
-pub fn path_of(target: &str) -> String {
+pub(super) fn path_of(target: &str) -> String {
     cut(path_of_target(target), MAX_PATH)
 }
 
 /// Cut to what is remembered.
 #[must_use]
-pub fn method_of(method: &str) -> String {
+pub(super) fn method_of(method: &str) -> String {
     cut(method, MAX_METHOD)
 }
 
@@ -122,7 +156,7 @@ fn cut(text: &str, most: usize) -> String {
 
 /// The ids in `traceparent`, if there is exactly one line and it is valid.
 #[must_use]
-pub fn trace_ids(request: &RequestView<'_>) -> Option<TraceIds> {
+pub(super) fn trace_ids(request: &RequestView<'_>) -> Option<TraceIds> {
     let mut lines = request.header_lines("traceparent");
     match (lines.next(), lines.next()) {
         (Some(line), None) => TraceIds::parse(line),
