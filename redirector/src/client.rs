@@ -26,8 +26,11 @@ use tokio_rustls::TlsConnector;
 /// How long the server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long it may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long it may take to answer a question.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long it may take to do something: on a busy machine its kernel takes its time to attach programs.
+const WORK_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where a control API is, and what gives access to it.
 #[derive(Clone, Debug)]
@@ -202,7 +205,8 @@ impl ApiAddress {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(io)).await.map_err(|error| self.unreachable(error))?;
         tokio::spawn(connection.with_upgrades());
-        match timeout(ANSWER_TIMEOUT, sender.send_request(request)).await {
+        let patience = if request.method() == Method::GET { ANSWER_TIMEOUT } else { WORK_TIMEOUT };
+        match timeout(patience, sender.send_request(request)).await {
             Ok(answer) => answer.map_err(|error| self.unreachable(error)),
             Err(_) => Err(self.broken("no answer in time")),
         }

@@ -35,6 +35,9 @@ const MAX_WORKERS: usize = 4;
 /// the kernel was seen to take half a minute for one program that is attached or detached (an RCU grace period).
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The same for a question, which can do without an answer.
+const BRIEF_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why a target cannot be intercepted.
 #[derive(Debug, Error)]
 pub enum HostError {
@@ -201,7 +204,7 @@ impl TargetHost {
 
     /// `None` once the target is gone. `connections`: with those that the app has and nobody looks into.
     pub async fn status(&self, connections: bool) -> Option<TargetStatus> {
-        self.ask(|reply| WardenCommand::Status { connections, reply }).await
+        self.ask_for(BRIEF_PATIENCE, |reply| WardenCommand::Status { connections, reply }).await
     }
 
     /// Resolves, with the reason, when the target is no longer there or its threads have failed.
@@ -216,9 +219,17 @@ impl TargetHost {
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> WardenCommand) -> Option<T> {
+        self.ask_for(PATIENCE, command).await
+    }
+
+    async fn ask_for<T>(
+        &self,
+        patience: Duration,
+        command: impl FnOnce(oneshot::Sender<T>) -> WardenCommand,
+    ) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         self.warden.send(command(reply)).ok()?;
-        timeout(PATIENCE, answer).await.ok()?.ok()
+        timeout(patience, answer).await.ok()?.ok()
     }
 }
 

@@ -34,7 +34,8 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-/// Above this age of the pulse of a thread that traffic waits for, the target counts as hung, and new connections go to the app.
+/// Above this age of the pulse of a thread that traffic waits for, the target counts as hung, and new connections go to the
+/// app.
 const HUNG: Duration = Duration::from_millis(300);
 
 /// The same for the warden's own, which waits for the kernel now and then, and no traffic for it.

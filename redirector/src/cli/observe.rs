@@ -34,7 +34,8 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// intercept, each in a terminal of its own or in the background; then make a request, and run `redirector trace`. Of
 /// requests the agent keeps, in memory: time, client, method, path without query, status, the ids in traceparent, which
 /// headers were there, and hashes of contexts. Without flags that say which context, the keys of intercepts are looked
-/// for. Requests inside TLS are not seen, unless an intercept of the port has the certificate. Ready when it prints a line with "ready".
+/// for. Requests inside TLS are not seen, unless an intercept of the port has the certificate. Ready when it prints a
+/// line with "ready".
 #[derive(Args, Debug)]
 pub struct ObserveCommand {
     /// What to observe: netns:NAME-or-path, pid:N or container:ID; `redirector targets` shows what there is
