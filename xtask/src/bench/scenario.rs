@@ -22,75 +22,44 @@ pub struct Scenario {
     pub close: bool,
 }
 
+const KEEP_ALIVE: Scenario = Scenario {
+    name: "keep-alive, 32 connections",
+    unit: "requests/s",
+    measure: Measure::Throughput,
+    connections: 32,
+    path: SMALL_PATH,
+    close: false,
+};
+
+const LATENCY: Scenario = Scenario {
+    name: "latency p50, 1 connection",
+    unit: "µs",
+    measure: Measure::Latency,
+    connections: 1,
+    ..KEEP_ALIVE
+};
+
+const LARGE: Scenario = Scenario {
+    name: "1 MiB answers, 8 connections",
+    unit: "MiB/s",
+    connections: 8,
+    path: LARGE_PATH,
+    ..KEEP_ALIVE
+};
+
 pub const SCENARIOS: [Scenario; 5] = [
-    Scenario {
-        name: "keep-alive, 32 connections",
-        unit: "requests/s",
-        measure: Measure::Throughput,
-        connections: 32,
-        path: SMALL_PATH,
-        close: false,
-    },
-    Scenario {
-        name: "keep-alive, 256 connections",
-        unit: "requests/s",
-        measure: Measure::Throughput,
-        connections: 256,
-        path: SMALL_PATH,
-        close: false,
-    },
-    Scenario {
-        name: "latency p50, 1 connection",
-        unit: "µs",
-        measure: Measure::Latency,
-        connections: 1,
-        path: SMALL_PATH,
-        close: false,
-    },
-    Scenario {
-        name: "a new connection per request, 32 at once",
-        unit: "requests/s",
-        measure: Measure::Throughput,
-        connections: 32,
-        path: SMALL_PATH,
-        close: true,
-    },
-    Scenario {
-        name: "1 MiB answers, 8 connections",
-        unit: "MiB/s",
-        measure: Measure::Throughput,
-        connections: 8,
-        path: LARGE_PATH,
-        close: false,
-    },
+    KEEP_ALIVE,
+    Scenario { name: "keep-alive, 256 connections", connections: 256, ..KEEP_ALIVE },
+    LATENCY,
+    Scenario { name: "a new connection per request, 32 at once", close: true, ..KEEP_ALIVE },
+    LARGE,
 ];
 
 /// Of a preview: the gateway stands between the client and the ingress, which is the app here.
 pub const PREVIEWS: [Scenario; 3] = [
-    Scenario {
-        name: "preview, keep-alive, 32 connections",
-        unit: "requests/s",
-        measure: Measure::Throughput,
-        connections: 32,
-        path: SMALL_PATH,
-        close: false,
-    },
-    Scenario {
-        name: "preview, latency p50, 1 connection",
-        unit: "µs",
-        measure: Measure::Latency,
-        connections: 1,
-        path: SMALL_PATH,
-        close: false,
-    },
-    Scenario {
-        name: "preview, 1 MiB answers, 8 connections",
-        unit: "MiB/s",
-        measure: Measure::Throughput,
-        connections: 8,
-        path: LARGE_PATH,
-        close: false,
-    },
+    Scenario { name: "preview, keep-alive, 32 connections", ..KEEP_ALIVE },
+    Scenario { name: "preview, latency p50, 1 connection", ..LATENCY },
+    Scenario { name: "preview, 1 MiB answers, 8 connections", ..LARGE },
 ];
 
 /// What a browser behind a tracing gateway sends: with the request line, Host and [`COOKIE`] about 420 bytes of head.
