@@ -18,7 +18,7 @@ use redirector_common::{Connection, Counter, Existing, PORT_TLS, Raw, Tuple, sca
 
 use crate::{
     checksum,
-    connection::{self, is_idle, may_have_said, start_listening, try_lock, unlock},
+    connection::{self, is_idle, lock, may_have_said, start_listening, unlock},
     counters::count,
     early,
     hold::{self, hold},
@@ -109,13 +109,13 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
             }
             if (*connection).raw != 0 {
                 // The egress program may have said so, while there were copies.
-                if (*connection).early != 0 && try_lock(&mut *connection) {
+                if (*connection).early != 0 && lock(&mut *connection) {
                     early::forget(&mut *connection, socket);
                     unlock(&mut *connection);
                 }
                 return PASS;
             }
-            if !try_lock(&mut *connection) {
+            if !lock(&mut *connection) {
                 return PASS;
             }
             let seen = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
