@@ -50,12 +50,18 @@ pub struct Connection {
     /// Not 0: of segments that came before their turn there are copies; the last of them ends at `early_end`.
     pub early: u32,
     pub early_end: u32,
-    /// Between these two all was passed over, or is known by copies: it may come any time.
+    /// What was read or passed over between these two is certainly what the client sent: it may come again.
     pub known_from: u32,
     pub known_to: u32,
+    /// See the program's `unread`: of the chunked body of the latest request; that request, by its number; and where it seems to end.
+    pub unread: u32,
+    pub unread_of: u32,
+    pub unread_end: u32,
+    /// Always zero.
+    pub padding: u32,
     /// The end of what the app has sent, or is just sending.
     pub sent_end: u64,
-    /// Until it is [`Self::PROVEN`]: when the last request came, when the app last sent something, and the longest time
+    /// While it is not [`Self::PROVEN`]: when the last request came, when the app last sent something, and the longest time
     /// from the one to the other. Nanoseconds of `CLOCK_MONOTONIC`.
     pub asked_at: u64,
     pub spoke_at: u64,
@@ -73,6 +79,9 @@ impl Connection {
     pub const LIKELY: u32 = 2;
     /// Where the next request begins is certain.
     pub const PROVEN: u32 = 3;
+    /// It was, but something that was read may have been damaged, or the end of a request was seen and not read. When the app has
+    /// answered all the same and has nothing more to say, it is again.
+    pub const DOUBTED: u32 = 4;
 }
 
 /// Why a connection is left alone for good.

@@ -2,9 +2,9 @@
 //! begins, and stops those that may be a developer's. (Responses: see `responses`.)
 //!
 //! What comes before its turn is read when its turn comes (`early`). A gap that is not closed so, or a part of a request that the app
-//! had to be sent again, ends what is known (`UNKNOWN`). It begins again with a segment that is exactly what the app expects
-//! next, at a time when the app has said all it had to say, and that looks like a request; after a whole exchange
-//! (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
+//! had to be sent again, ends what is known (`UNKNOWN`), or puts it in doubt (`DOUBTED`). It begins again with a segment that is
+//! exactly what the app expects next, at a time when the app has said all it had to say, and that looks like a request;
+//! after a whole exchange (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
 
 use aya_ebpf::{
     bindings::{bpf_sock as Sock, bpf_tcp_sock as TcpSock},
@@ -26,6 +26,7 @@ use crate::{
     packet::{self, Segment, TCP_RST, TCP_SYN, TCP_URG},
     protocol, scanning, silence,
     sockets::{self, TCP_ESTABLISHED, TCP_NEW_SYN_RECV},
+    unread,
 };
 
 /// By port (host order): the [`name_bit`](redirector_common::name_bit)s of what is looked for in its requests; 0: they are not
@@ -189,17 +190,26 @@ fn read_request(
             if behind > 0 {
                 let body = connection.request.is_counted()
                     && (segment.seq.wrapping_sub(connection.body_from) as i32) >= 0;
+                let read_before = if (behind as u32) < len { behind as u32 } else { len };
                 if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0
                     && !body
-                    && !is_known(connection, segment.seq, len)
+                    && !is_known(connection, segment.seq, read_before)
                 {
                     // What we read the first time has not got to the app: it may have been damaged. In a body that
                     // would not matter. Or the kernel has put it aside, because a process is using the socket.
                     passed_before = true;
-                    again = connection.phase == Connection::PROVEN
+                    again = connection.phase >= Connection::PROVEN
                         && segment.seq == rcv_nxt
                         && segment.seq == connection.began;
                     if !again {
+                        if connection.phase >= Connection::PROVEN
+                            && behind as u32 >= len
+                            && connection.request.is_at_start()
+                        {
+                            // What came behind it was read already.
+                            doubt(connection);
+                            return FOLLOWED;
+                        }
                         lose_sight(connection);
                     }
                 } else if behind as u32 >= len {
@@ -223,7 +233,11 @@ fn read_request(
         }
     }
     let at_boundary = seen == 0 && connection.request.is_at_start() && is_idle(connection) && expected;
-    if connection.phase == Connection::PROBATION || connection.phase == Connection::LIKELY {
+    if connection.phase == Connection::DOUBTED {
+        if at_boundary && silence::is_proof(connection) {
+            connection.phase = Connection::PROVEN;
+        }
+    } else if connection.phase != Connection::PROVEN && connection.phase != Connection::UNKNOWN {
         if connection.request.is_at_start() && !is_idle(connection) {
             // The request that the app has not answered may have been a part of a body, and this the next. Or the client
             // does not wait for answers, and there may be more that wait.
@@ -234,6 +248,10 @@ fn read_request(
         }
     }
     if connection.phase == Connection::UNKNOWN {
+        if unread::is_open(connection) {
+            let ends = unread::is_end(ctx, payload.at + len, len) && checksum::is_good(ctx, segment, payload);
+            unread::note(connection, segment, len, ends);
+        }
         // SAFETY: as above.
         let fresh = unsafe { (*tcp).bytes_received == 0 && (*tcp).data_segs_out == 0 };
         if !expected {
@@ -254,7 +272,11 @@ fn read_request(
             return FOLLOWED;
         }
         let certain = fresh || was_quiet(tcp, segment);
+        let ended = unread::has_ended(connection, segment);
         find(connection, segment, certain);
+        if ended && !certain {
+            connection.phase = Connection::DOUBTED;
+        }
         seen = 0;
     }
 
@@ -304,16 +326,23 @@ fn read_request(
     let unjudged = work.heads == 0 && work.request.is_in_head();
     let wanted = work.first_interesting != 0 || unjudged || switches;
     let notes = work.notes();
-    // Others can be read again, should they come again.
-    if (given_up || wanted || notes & WITHIN != 0) && !checksum::is_good(ctx, segment, payload) {
-        count(Counter::BadChecksum);
-        return FOLLOWED;
+    // What comes next can't be told without it. All others can be read again, should they come again.
+    let open = !work.request.is_at_start() && !work.request.is_counted();
+    let to = segment.seq.wrapping_add(work.end.wrapping_sub(payload.at));
+    if given_up || wanted || open || notes & WITHIN != 0 {
+        if !checksum::is_good(ctx, segment, payload) {
+            count(Counter::BadChecksum);
+            return FOLLOWED;
+        }
+        note_known(connection, segment.seq, to);
+    } else if connection.early != 0 {
+        note_known(connection, segment.seq.wrapping_add(len), to);
     }
     if given_up && (!switches || urgent) {
         give_up(connection, work.request, urgent);
         return FOLLOWED;
     }
-    if outstanding > 1 && connection.phase != Connection::PROVEN {
+    if outstanding > 1 && connection.phase < Connection::PROVEN {
         lose_sight(connection);
         return FOLLOWED;
     }
@@ -353,11 +382,8 @@ fn read_request(
         count(Counter::RefusedAtBoundary);
     }
     scanning::copy(&work.request, &mut connection.request);
-    if connection.early != 0 && work.known_from != work.known_to {
-        (connection.known_from, connection.known_to) = (work.known_from, work.known_to);
-    }
     connection.head_requests = work.head_requests;
-    connection.next = segment.seq.wrapping_add(work.end.wrapping_sub(payload.at));
+    connection.next = to;
     if work.heads != 0 {
         connection.body_from = segment.seq.wrapping_add(work.head_end.wrapping_sub(payload.at));
     }
@@ -392,13 +418,23 @@ fn stop(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp: *m
     if !hold::is_possible(segment) {
         return PASS_ON;
     }
-    if connection.phase == Connection::LIKELY {
+    if connection.phase != Connection::PROVEN {
         return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
     }
     if hold(ctx, segment, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
 }
 
-/// All of the segment was passed over, or is known by copies.
+/// What was read or passed over from `from` to `to` is what the client sent.
+#[inline(always)]
+fn note_known(connection: &mut Connection, from: u32, to: u32) {
+    let all = connection.known_to.wrapping_sub(connection.known_from);
+    if from.wrapping_sub(connection.known_from) > all {
+        connection.known_from = from;
+    }
+    connection.known_to = to;
+}
+
+/// All of it is what the client sent, as was seen when it was read or passed over.
 #[inline(always)]
 fn is_known(connection: &Connection, seq: u32, len: u32) -> bool {
     let all = connection.known_to.wrapping_sub(connection.known_from);
@@ -419,7 +455,7 @@ fn is_past_early(connection: &Connection, seen: Seen) -> bool {
 fn give_up(connection: &mut Connection, request: RequestScan, urgent: bool) {
     if urgent {
         leave_alone(connection, Raw::Urgent);
-    } else if connection.phase == Connection::PROBATION {
+    } else if connection.phase == Connection::PROBATION || connection.phase == Connection::DOUBTED {
         lose_sight(connection);
     } else {
         leave_alone(connection, if request.is_switched() { Raw::Switched } else { Raw::NotHttp });
@@ -436,6 +472,7 @@ fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
     connection.response_from = segment.ack;
     start_listening(connection, segment.ack);
     connection.looks_like = 0;
+    (connection.unread, connection.unread_of) = (0, connection.requests);
     connection.phase = if certain { Connection::PROVEN } else { Connection::PROBATION };
     compiler_fence(Ordering::Release);
     // 0 is the epoch in which nothing is followed.
@@ -493,8 +530,29 @@ pub fn leave_alone(connection: &mut Connection, reason: Raw) {
     count(Counter::RawConnection);
 }
 
+/// What was read may not be what the app gets. It may have the same meaning, or another.
+#[inline(never)]
+fn doubt(connection: &mut Connection) {
+    if connection.phase == Connection::PROVEN {
+        connection.phase = Connection::DOUBTED;
+        start_timing(connection);
+    }
+}
+
+/// What the app said until now was not noted.
 #[inline(always)]
+fn start_timing(connection: &mut Connection) {
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    (connection.asked_at, connection.spoke_at) = (now, now);
+}
+
+#[inline(never)]
 fn lose_sight(connection: &mut Connection) {
+    unread::begin(connection);
+    if connection.phase == Connection::PROVEN {
+        start_timing(connection);
+    }
     connection.phase = Connection::UNKNOWN;
     connection.early_end = connection.next;
     count(Counter::LostSight);

@@ -37,6 +37,7 @@ mod responses;
 mod scanning;
 mod silence;
 mod sockets;
+mod unread;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},

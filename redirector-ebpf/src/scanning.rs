@@ -49,9 +49,6 @@ pub struct Work {
     pub names: u32,
     /// See [`Work::note`].
     notes: u32,
-    /// As in `Connection`, if they differ.
-    pub known_from: u32,
-    pub known_to: u32,
     /// The next byte, counted from the start of the packet, and the end of the payload.
     pub at: u32,
     pub end: u32,
