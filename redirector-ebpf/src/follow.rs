@@ -14,7 +14,10 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use core::sync::atomic::{Ordering, compiler_fence};
-use redirector_common::{Connection, Counter, Existing, PORT_TLS, Raw, Tuple, scan::RequestScan};
+use redirector_common::{
+    Connection, Counter, Existing, InspectedPort, PORT_TLS, Raw, Tuple,
+    scan::{LineStarts, RequestScan},
+};
 
 use crate::{
     checksum,
@@ -28,10 +31,9 @@ use crate::{
     sockets::{self, TCP_ESTABLISHED, TCP_NEW_SYN_RECV},
 };
 
-/// By port (host order): the [`name_bit`](redirector_common::name_bit)s of what is looked for in its requests; 0: they are not
-/// read. All ports, because each packet is looked up, and nothing is quicker.
+/// By port (host order). All ports, because each packet is looked up, and nothing is quicker.
 #[map]
-static INSPECTED_PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
+static INSPECTED_PORTS: Array<InspectedPort> = Array::with_max_entries(1 << 16, 0);
 
 /// See [`Existing`].
 #[map]
@@ -66,11 +68,15 @@ pub const FOLLOWED: Seen = 2;
 /// The same, and it came before its turn. Only in here.
 const EARLY: Seen = 3;
 
-/// See [`INSPECTED_PORTS`].
+/// What is looked for in requests to it; `None`: it is not inspected.
 #[inline(always)]
-pub fn names_on(port: u16) -> u32 {
-    // SAFETY: the element lives as long as the program; an aligned word is not torn.
-    INSPECTED_PORTS.get_ptr(u32::from(port)).map_or(0, |names| unsafe { names.read_volatile() })
+pub fn inspected(port: u16) -> Option<InspectedPort> {
+    let port = INSPECTED_PORTS.get_ptr(u32::from(port))?;
+    // SAFETY: the element lives as long as the program; aligned words are not torn.
+    let (names, lines) = unsafe { ((&raw const (*port).names).read_volatile(), (&raw const (*port).lines).read_volatile()) };
+    // The agent may be writing: what frames is never missed.
+    let lines = lines | LineStarts::OF_REQUESTS.to_bits();
+    (names != 0).then_some(InspectedPort { names, padding: 0, lines })
 }
 
 /// A segment from the client, or its copy: see [`opening`].
@@ -79,10 +85,7 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
         return PASS;
     }
-    let names = names_on(u16::from_be_bytes(segment.destination_port));
-    if names == 0 {
-        return PASS;
-    }
+    let Some(wanted) = inspected(u16::from_be_bytes(segment.destination_port)) else { return PASS };
     let Some(len) = segment.payload_len(ctx) else { return PASS };
     let link = segment.link;
     if len == 0 || link == packet::UNKNOWN_LINK {
@@ -122,7 +125,7 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
                 leave_alone(&mut *connection, Raw::Ecn);
                 FOLLOWED
             } else {
-                read_request(ctx, segment, payload, names, &mut *connection, socket, tcp)
+                read_request(ctx, segment, payload, wanted, &mut *connection, socket, tcp)
             };
             if (*connection).early != 0 && is_past_early(&*connection, seen) {
                 early::forget(&mut *connection, socket);
@@ -159,7 +162,7 @@ fn read_request(
     ctx: &TcContext,
     segment: &Segment,
     payload: Payload,
-    names: u32,
+    wanted: InspectedPort,
     connection: &mut Connection,
     socket: *mut Sock,
     tcp: *mut TcpSock,
@@ -285,7 +288,8 @@ fn read_request(
     work.head_end = 0;
     work.interesting = 0;
     work.needle.port = u16::from_be_bytes(segment.destination_port);
-    work.names = names;
+    work.names = wanted.names;
+    work.judged = wanted.lines;
     work.at = payload.at + seen;
     work.end = payload.at + len;
     let mut finished = scanning::read_requests(ctx, work);
@@ -302,10 +306,10 @@ fn read_request(
     let switches = work.request.is_switched() && work.heads == 0 && work.request.is_interesting();
     let given_up = !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent;
     let unjudged = work.heads == 0 && work.request.is_in_head();
-    let wanted = work.first_interesting != 0 || unjudged || switches;
+    let is_wanted = work.first_interesting != 0 || unjudged || switches;
     let notes = work.notes();
     // Others can be read again, should they come again.
-    if (given_up || wanted || notes & WITHIN != 0) && !checksum::is_good(ctx, segment, payload) {
+    if (given_up || is_wanted || notes & WITHIN != 0) && !checksum::is_good(ctx, segment, payload) {
         count(Counter::BadChecksum);
         return FOLLOWED;
     }
@@ -324,7 +328,7 @@ fn read_request(
         leave_alone(connection, Raw::HeldInVain);
         return FOLLOWED;
     }
-    if notes & (AT_START | PASSED_BEFORE) == AT_START && wanted && !held_before {
+    if notes & (AT_START | PASSED_BEFORE) == AT_START && is_wanted && !held_before {
         if notes & AT_BOUNDARY != 0 && connection.phase >= Connection::LIKELY {
             match stop(ctx, segment, connection, tcp) {
                 DROP => return HELD,

@@ -10,7 +10,7 @@ use aya_ebpf::{
 use core::{ffi::c_void, hint::black_box};
 use redirector_common::{
     Needle, name_bit,
-    scan::{BLOCK, Block, END, HEAD, Needles, RequestScan, ResponseScan},
+    scan::{BLOCK, Block, END, HEAD, LineStarts, Needles, RequestScan, ResponseScan},
 };
 
 /// See [`Needle`]; only presence counts.
@@ -47,6 +47,8 @@ pub struct Work {
     pub interesting: u32,
     /// See [`name_bit`].
     pub names: u32,
+    /// [`LineStarts`] of the lines of a request to look at.
+    pub judged: u64,
     /// See [`Work::note`].
     notes: u32,
     /// As in `Connection`, if they differ.
@@ -99,9 +101,7 @@ impl Work {
 }
 
 /// Parts of messages that are read before a step ends.
-const TURNS: u32 = 16;
-/// Header lines that are read in one call: returning is what costs most where processors must not guess where to.
-const LINES: u32 = 8;
+const TURNS: u32 = 24;
 
 #[inline(always)]
 pub fn work() -> Option<*mut Work> {
@@ -185,7 +185,7 @@ pub extern "C" fn redirector_step_requests(packet: *mut __sk_buff) -> u32 {
     let work = unsafe { &mut *work };
     if work.block_at >= work.block_end {
         let skipped = work.request.skippable();
-        if skipped > 0 && skip(&mut work.at, work.end, skipped, |bytes| work.request.skip(bytes)) {
+        if skipped > 0 && skip(&mut work.at, work.end, skipped, |bytes| _ = work.request.skip(bytes)) {
             return 0;
         }
         if !load_block(packet, work) {
@@ -195,12 +195,17 @@ pub extern "C" fn redirector_step_requests(packet: *mut __sk_buff) -> u32 {
     let mut turns = 0;
     while turns < TURNS {
         turns += 1;
-        if work.request.is_at_line() && redirector_read_request_lines() != 0 {
-            continue;
-        }
         let (at, end) = rest_of_block(work);
         if at >= end {
             break;
+        }
+        if work.request.is_at_line() {
+            let judged = LineStarts::from_bits(work.judged);
+            let next = work.request.skip_line(&work.block, at, end, judged);
+            work.block_at = next;
+            if next != at || (work.block.byte(at) > b' ' && redirector_read_request_line() != 0) {
+                continue;
+            }
         }
         redirector_read_request();
     }
@@ -215,7 +220,9 @@ pub extern "C" fn redirector_step_responses(packet: *mut __sk_buff) -> u32 {
     let work = unsafe { &mut *work };
     if work.block_at >= work.block_end {
         let skipped = work.response.skippable();
-        if skipped > 0 && skip(&mut work.at, work.end, skipped, |bytes| work.response.skip(bytes)) {
+        let (response, responses) = (&mut work.response, &mut work.responses);
+        let mut skip_response = |bytes| *responses += (response.skip(bytes) & END != 0) as u32;
+        if skipped > 0 && skip(&mut work.at, work.end, skipped, &mut skip_response) {
             return 0;
         }
         if !load_block(packet, work) {
@@ -225,63 +232,47 @@ pub extern "C" fn redirector_step_responses(packet: *mut __sk_buff) -> u32 {
     let mut turns = 0;
     while turns < TURNS {
         turns += 1;
-        if work.response.is_at_line() && redirector_read_response_lines() != 0 {
-            continue;
-        }
         let (at, end) = rest_of_block(work);
         if at >= end {
             break;
+        }
+        if work.response.is_at_line() {
+            let next = work.response.skip_line(&work.block, at, end);
+            work.block_at = next;
+            if next != at || (work.block.byte(at) > b' ' && redirector_read_response_line() != 0) {
+                continue;
+            }
         }
         redirector_read_response();
     }
     0
 }
 
-/// Reads header lines as long as they are simple. 0: the next is not, or there is none.
+/// Reads a header line that is to be judged. 0: it is not that simple.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn redirector_read_request_lines() -> u32 {
+pub extern "C" fn redirector_read_request_line() -> u32 {
     let Some(work) = work() else { return 0 };
     // SAFETY: as above.
     let work = unsafe { &mut *work };
     let needles = MapNeedles { needle: &raw mut work.needle, names: work.names };
-    let mut lines = 0;
-    while lines < LINES {
-        lines += 1;
-        let (at, end) = rest_of_block(work);
-        if at >= end {
-            return 0;
-        }
-        let next = work.request.read_line(&work.block, at, end, &needles);
-        work.block_at = next;
-        if next == at {
-            return 0;
-        }
-    }
-    1
+    let (at, end) = rest_of_block(work);
+    let next = work.request.read_line(&work.block, at, end, &needles);
+    work.block_at = next;
+    (next != at) as u32
 }
 
 /// As above.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn redirector_read_response_lines() -> u32 {
+pub extern "C" fn redirector_read_response_line() -> u32 {
     let Some(work) = work() else { return 0 };
     // SAFETY: as above.
     let work = unsafe { &mut *work };
-    let mut lines = 0;
-    while lines < LINES {
-        lines += 1;
-        let (at, end) = rest_of_block(work);
-        if at >= end {
-            return 0;
-        }
-        let next = work.response.read_line(&work.block, at, end);
-        work.block_at = next;
-        if next == at {
-            return 0;
-        }
-    }
-    1
+    let (at, end) = rest_of_block(work);
+    let next = work.response.read_line(&work.block, at, end);
+    work.block_at = next;
+    (next != at) as u32
 }
 
 /// Reads what else there is: at least a byte.

@@ -4,7 +4,7 @@
 const KEPT: u32 = 32;
 
 /// The odd number next to 2^64 divided by the golden ratio, and the same with 32 bits: spreads what is multiplied.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+pub const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 const SPREAD_LENGTH: u32 = 0x9e37_79b1;
 
 /// What a name or key is looked for by: a hash of its first 32 bytes and its length. Header names must be in lower case.
@@ -107,6 +107,16 @@ const LENGTHS: u32 = 1 << CONTENT_LENGTH.len | 1 << TRANSFER_ENCODING.len | 1 <<
 #[inline(always)]
 pub fn may_frame(len: u32) -> bool {
     LENGTHS >> (len & 31) & 1 != 0
+}
+
+/// A line that begins with these 16 bytes may say how long a message is.
+#[inline(always)]
+pub fn is_length(first: u64, second: u64) -> bool {
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    const LENGTH: u64 = 0xffff_ffff_ffff;
+    let first = first | LOWER;
+    first == TRANSFER_ENCODING.words[0]
+        || (first == CONTENT_LENGTH.words[0] && ((second | LOWER) ^ CONTENT_LENGTH.words[1]) & LENGTH == 0)
 }
 
 /// `tchar` of RFC 9110 §5.6.2.

@@ -5,7 +5,7 @@ use super::message::{
     Message, RAW, START, START_LINE_LF, TARGET, TARGET_START, UPGRADE, VALUE, VERSION, line_feed,
 };
 use super::names::{self, is_token_byte};
-use super::{Block, Event, NONE, Needles, version, words};
+use super::{Block, Event, LineStarts, NONE, Needles, version, words};
 
 /// Longest method that is taken for one.
 const MAX_METHOD: u16 = 32;
@@ -36,7 +36,13 @@ impl RequestScan {
             KEY_START | MEMBER => self.0.read_member(block, at, end, needles),
             VALUE => self.0.read_value(block, at, end),
             TARGET => self.read_target(block, at, end),
-            _ => self.0.read_body(at, end),
+            _ => {
+                let (next, event) = self.0.read_body(at, end);
+                if next != at {
+                    return (next, event);
+                }
+                at
+            }
         };
         if next != at {
             return (next, NONE);
@@ -48,6 +54,13 @@ impl RequestScan {
     #[inline(always)]
     pub fn read_line(&mut self, block: &Block, at: u32, end: u32, needles: &impl Needles) -> u32 {
         if !self.is_at_line() { at } else { self.0.read_line(block, at, end, needles) }
+    }
+
+    /// Where a header line begins: goes past it if all of it is there and it begins in none of the ways that are `judged`.
+    /// To `at` if it is for [`Self::read_line`].
+    #[inline(always)]
+    pub fn skip_line(&mut self, block: &Block, at: u32, end: u32, judged: LineStarts) -> u32 {
+        self.0.skip_line(block, at, end, |first| judged.has(first))
     }
 
     /// A header line, or the end of the head, begins with the next byte.
@@ -157,8 +170,8 @@ impl RequestScan {
     }
 
     #[inline(always)]
-    pub fn skip(&mut self, bytes: u32) {
-        self.0.skip(bytes);
+    pub fn skip(&mut self, bytes: u32) -> Event {
+        self.0.skip(bytes)
     }
 
     /// The request that is being read, or was read last, is known to have no body or one of a known length.

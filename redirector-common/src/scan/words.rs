@@ -19,6 +19,12 @@ pub fn control(word: u64) -> u64 {
     (word.wrapping_sub(CASE) | word.wrapping_add(ONES)) & !word & HIGH_BITS
 }
 
+/// As [`control`], and quicker: without DEL.
+#[inline(always)]
+pub fn below_blank(word: u64) -> u64 {
+    word.wrapping_sub(CASE) & !word & HIGH_BITS
+}
+
 /// The bytes that a request target can't have: controls, blanks, and what is not ASCII. As [`control`].
 #[inline(always)]
 pub fn not_visible(word: u64) -> u64 {
@@ -106,6 +112,9 @@ mod tests {
                     let found = |marks: u64| if marks == 0 { 8 } else { count(before(marks)) as usize };
                     if byte < 0x20 || byte == 0x7f {
                         assert_eq!(found(control(word)), place);
+                    }
+                    if byte < 0x20 {
+                        assert_eq!(found(below_blank(word)), place);
                     }
                     if byte == b':' {
                         assert_eq!(found(equal(word, b':')), place);
