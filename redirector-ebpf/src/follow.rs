@@ -81,7 +81,8 @@ pub fn inspected(port: u16) -> Option<InspectedPort> {
 
 /// A segment from the client, or its copy: see [`opening`].
 #[inline(never)]
-pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
+pub fn request(ctx: TcContext, segment: &Segment, is_copy: bool) -> Seen {
+    let ctx = &ctx;
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
         return PASS;
     }

@@ -80,6 +80,29 @@ impl Message {
         next + 2
     }
 
+    /// Reads a whole line that is `Content-Length: ` and at most seven digits. To `at` if it is another.
+    #[inline(always)]
+    pub fn read_length_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        const NAME: u32 = 16;
+        let number = block.word(at + NAME);
+        let stops = words::not_digit(number);
+        let digits = words::count(words::before(stops));
+        let next = at + NAME + digits;
+        let is_plain = names::is_plain_length(block.word(at), block.word(at + 8)) && stops != 0 && digits != 0;
+        if !is_plain
+            || !block.is_line_end(next, end)
+            || self.flags & HAS_LENGTH != 0
+            || self.lines >= MAX_HEADERS
+        {
+            return at;
+        }
+        self.flags |= HAS_LENGTH;
+        self.missing = words::number(number, digits);
+        self.lines += 1;
+        self.count(next + 2 - at);
+        next + 2
+    }
+
     /// The rest of a value of which nothing is wanted. To `at` if the byte there is to be judged by itself.
     #[inline(always)]
     pub fn read_value(&mut self, block: &Block, at: u32, end: u32) -> u32 {

@@ -26,9 +26,9 @@ impl RequestScan {
     pub fn read(&mut self, block: &Block, at: u32, end: u32, needles: &impl Needles) -> (u32, Event) {
         let next = match self.0.state {
             LINE_START => {
-                if block.is_line_end(at, end) {
-                    self.0.count(2);
-                    return (at + 2, if self.is_raw() { NONE } else { self.end_head() });
+                let (next, event) = self.read_end(block, at, end);
+                if next != at {
+                    return (next, event);
                 }
                 at
             }
@@ -56,11 +56,24 @@ impl RequestScan {
         if !self.is_at_line() { at } else { self.0.read_line(block, at, end, needles) }
     }
 
-    /// Where a header line begins: goes past it if all of it is there and it begins in none of the ways that are `judged`.
-    /// To `at` if it is for [`Self::read_line`].
+    /// Where a header line begins: goes past it if all of it is there and it begins in none of the ways that are `judged`, or
+    /// is a simple length. To `at` if it is for [`Self::read_line`].
     #[inline(always)]
     pub fn skip_line(&mut self, block: &Block, at: u32, end: u32, judged: LineStarts) -> u32 {
-        self.0.skip_line(block, at, end, |first| judged.has(first))
+        let next = self.0.skip_line(block, at, end, |first| judged.has(first));
+        if next != at { next } else { self.0.read_length_line(block, at, end) }
+    }
+
+    /// The next byte is of a list whose members are looked at.
+    #[inline(always)]
+    pub fn is_in_list(&self) -> bool {
+        self.0.state == KEY_START || self.0.state == MEMBER
+    }
+
+    /// [Within a list](Self::is_in_list): reads a key, or the rest of a member. As [`Self::read_line`].
+    #[inline(always)]
+    pub fn read_member(&mut self, block: &Block, at: u32, end: u32, needles: &impl Needles) -> u32 {
+        self.0.read_member(block, at, end, needles)
     }
 
     /// A header line, or the end of the head, begins with the next byte.
@@ -69,9 +82,19 @@ impl RequestScan {
         self.0.state == LINE_START
     }
 
-    /// Reads a request line whose method is one of the most common ones.
+    /// Where a header line would begin: reads the end of the head. As [`Self::read`]; to `at` if it is not there.
     #[inline(always)]
-    fn read_start_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+    pub fn read_end(&mut self, block: &Block, at: u32, end: u32) -> (u32, Event) {
+        if !block.is_line_end(at, end) {
+            return (at, NONE);
+        }
+        self.0.count(2);
+        (at + 2, if self.is_raw() { NONE } else { self.end_head() })
+    }
+
+    /// [At the start](Self::is_at_start): reads a request line whose method is one of the most common ones. To `at` if it is not.
+    #[inline(always)]
+    pub fn read_start_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
         let word = block.word(at);
         let method = if word as u32 == u32::from_le_bytes(*b"GET ") {
             4

@@ -31,9 +31,9 @@ impl ResponseScan {
     pub fn read(&mut self, block: &Block, at: u32, end: u32, to_head: bool) -> (u32, Event) {
         let next = match self.0.state {
             LINE_START => {
-                if block.is_line_end(at, end) {
-                    self.0.count(2);
-                    return (at + 2, if self.is_raw() { NONE } else { self.end_head(to_head) });
+                let (next, event) = self.read_end(block, at, end, to_head);
+                if next != at {
+                    return (next, event);
                 }
                 at
             }
@@ -62,7 +62,8 @@ impl ResponseScan {
     /// As [`RequestScan::skip_line`](super::RequestScan::skip_line).
     #[inline(always)]
     pub fn skip_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
-        self.0.skip_line(block, at, end, |first| names::is_length(first, block.word(at + 8)))
+        let next = self.0.skip_line(block, at, end, |first| names::is_length(first, block.word(at + 8)));
+        if next != at { next } else { self.0.read_length_line(block, at, end) }
     }
 
     #[inline(always)]
@@ -70,9 +71,19 @@ impl ResponseScan {
         self.0.state == LINE_START
     }
 
-    /// Reads a status line, if the whole line is there.
+    /// As [`RequestScan::read_end`](super::RequestScan::read_end).
     #[inline(always)]
-    fn read_status_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+    pub fn read_end(&mut self, block: &Block, at: u32, end: u32, to_head: bool) -> (u32, Event) {
+        if !block.is_line_end(at, end) {
+            return (at, NONE);
+        }
+        self.0.count(2);
+        (at + 2, if self.is_raw() { NONE } else { self.end_head(to_head) })
+    }
+
+    /// [At the start](Self::is_at_start): reads a status line, if the whole line is there.
+    #[inline(always)]
+    pub fn read_status_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
         /// `HTTP/1.1`, and ` 200 ` behind it.
         const CODE_AT: u32 = 8;
         const REASON_AT: u32 = 13;
