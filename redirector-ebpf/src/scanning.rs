@@ -154,7 +154,7 @@ impl Work {
 }
 
 /// Parts of messages that are read before a step ends.
-const TURNS: u32 = 24;
+const TURNS: u32 = 20;
 /// Keys and values of members that are read in one call.
 const PARTS: u32 = 8;
 /// Heads of most responses fit into so many bytes; what follows them need not be copied.
