@@ -17,7 +17,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 use redirector_common::{Connection, Counter, Existing, PORT_TLS, Raw, Tuple, scan::RequestScan};
 
 use crate::{
-    checksum,
+    aside, checksum,
     connection::{self, is_idle, may_have_said, start_listening, try_lock, unlock},
     counters::count,
     early,
@@ -65,6 +65,8 @@ pub const HELD: Seen = 1;
 pub const FOLLOWED: Seen = 2;
 /// The same, and it came before its turn. Only in here.
 const EARLY: Seen = 3;
+/// It goes on from what is put aside in the slot of this number less this: see [`join`](crate::join).
+pub const JOINS: Seen = 16;
 
 /// See [`INSPECTED_PORTS`].
 #[inline(always)]
@@ -118,7 +120,7 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
             if !try_lock(&mut *connection) {
                 return PASS;
             }
-            let seen = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
+            let mut seen = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
                 leave_alone(&mut *connection, Raw::Ecn);
                 FOLLOWED
             } else {
@@ -130,18 +132,24 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
             if seen == EARLY {
                 // As in `read_request`.
                 let urgent = segment.flags & TCP_URG != 0 && early::is_near(&*connection, segment);
-                if urgent || early::matters(&*connection, segment, payload) {
+                if urgent || (*connection).aside != 0 || early::matters(&*connection, segment, payload) {
+                    let slot;
                     if !checksum::is_good(ctx, segment, payload) {
                         count(Counter::BadChecksum);
                     } else if urgent {
                         leave_alone(&mut *connection, Raw::Urgent);
-                    } else {
+                    } else if (*connection).aside != 0 && {
+                        slot = aside::claim(segment, len, &mut *connection);
+                        slot != 0
+                    } {
+                        seen = JOINS + slot - 1;
+                    } else if early::matters(&*connection, segment, payload) {
                         early::put_aside(ctx, segment, payload.at, &mut *connection, socket);
                     }
                 }
             }
             unlock(&mut *connection);
-            if seen == HELD { HELD } else { FOLLOWED }
+            if seen == HELD || seen >= JOINS { seen } else { FOLLOWED }
         }
     });
     if half_open {
@@ -326,7 +334,8 @@ fn read_request(
     }
     if notes & (AT_START | PASSED_BEFORE) == AT_START && wanted && !held_before {
         if notes & AT_BOUNDARY != 0 && connection.phase >= Connection::LIKELY {
-            match stop(ctx, segment, connection, tcp) {
+            let is_part = unjudged && !work.request.is_interesting();
+            match stop(ctx, segment, connection, tcp, is_part) {
                 DROP => return HELD,
                 COUNT => not_held = 1,
                 _ => not_held = 0,
@@ -387,13 +396,23 @@ const COUNT: u32 = 2;
 /// It can't be held, which is counted.
 const PASS_ON: u32 = 3;
 
+/// `is_part`: nothing can be said of it yet.
 #[inline(always)]
-fn stop(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp: *mut TcpSock) -> u32 {
+fn stop(
+    ctx: &TcContext,
+    segment: &Segment,
+    connection: &mut Connection,
+    tcp: *mut TcpSock,
+    is_part: bool,
+) -> u32 {
     if !hold::is_possible(segment) {
         return PASS_ON;
     }
     if connection.phase == Connection::LIKELY {
         return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
+    }
+    if is_part && aside::put(ctx, segment, connection) != 0 {
+        return DROP;
     }
     if hold(ctx, segment, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
 }
