@@ -29,9 +29,9 @@ const MOST_PARTS: u32 = 9;
 
 /// What comes later waited for something: for its first part to be acknowledged (Nagle's algorithm, RFC 9293 §3.7.4), or for a
 /// retransmission, of which none is due earlier (Linux: `TCP_RTO_MIN`, 200 ms).
-const LATE_NS: u64 = 100_000_000;
+const LATE_NS: u64 = 150_000_000;
 /// So long nothing of a client that was late is put aside, but held at once.
-const REMEMBERED_NS: u64 = 60_000_000_000;
+const REMEMBERED_NS: u64 = 10_000_000_000;
 /// What was put aside before that will not be asked for: clients have sent it again.
 const STALE_NS: u64 = 500_000_000;
 
@@ -62,6 +62,9 @@ pub struct Part {
     pub bytes: [u8; LONGEST as usize],
 }
 
+/// See [`claim`].
+pub const KNOWN: u32 = u32::MAX;
+
 const FREE: u64 = 0;
 /// Being written or read.
 const BUSY: u64 = u64::MAX;
@@ -89,10 +92,17 @@ pub fn put(ctx: &TcContext, segment: &Segment, connection: &mut Connection) -> u
     }
     let slot = find_slot(segment, connection, now);
     let Some(part) = PARTS.get_ptr_mut(slot) else { return 0 };
+    // SAFETY: the slot is this processor's alone.
+    if connection.aside != 0 && unsafe { (*part).seq == segment.seq && (*part).len >= len } {
+        // It is there, and maybe what follows it.
+        set_id(part, connection.aside);
+        return 1;
+    }
+    connection.aside = 0;
     // The compiler is not to know the bounds: it would leave out the checks that the verifier wants to see.
     let last = black_box(len.wrapping_sub(1));
     let at = segment.link + segment.payload_offset();
-    // SAFETY: the slot is this processor's alone, and has room for so many bytes, as is checked.
+    // SAFETY: as above; it has room for so many bytes, as is checked.
     unsafe {
         if last >= LONGEST
             || bpf_skb_load_bytes(ctx.as_ptr(), at, (&raw mut (*part).bytes).cast(), last + 1) != 0
@@ -109,8 +119,8 @@ pub fn put(ctx: &TcContext, segment: &Segment, connection: &mut Connection) -> u
     1
 }
 
-/// The copy that the segment, which came too early, goes on from: its slot, and one more. It is the caller's from then on, who
-/// [frees](free) it. 0: there is none.
+/// The number of the slot, from 1 on, with the copy that the segment, which came too early, goes on from. It is the caller's then, who
+/// [frees](free) it. 0: there is none; [`KNOWN`]: the segment is put aside itself.
 #[inline(never)]
 pub fn claim(segment: &Segment, len: u32, connection: &mut Connection) -> u32 {
     let (id, slot) = (connection.aside, connection.aside_slot);
@@ -124,13 +134,14 @@ pub fn claim(segment: &Segment, len: u32, connection: &mut Connection) -> u32 {
     let (seq, part_len) = unsafe { ((*part).seq, (*part).len) };
     // Its beginning may be known.
     let done = segment.seq.wrapping_sub(seq);
-    let follows = seq == connection.next && done <= part_len && done.wrapping_add(len) > part_len;
+    let end = done.wrapping_add(len);
+    let follows = seq == connection.next && done <= part_len;
     // An urgent byte is told by its distance from the first (RFC 9293 §3.8.5), and of more than 64 KiB the header has no length.
     let fits =
         done.wrapping_add(len) <= LONGEST_JOINED && segment.flags & TCP_URG == 0 && segment.total_len != 0;
-    if !follows || !fits {
+    if !follows || !fits || end <= part_len {
         set_id(part, id);
-        return 0;
+        return if follows && end <= part_len { KNOWN } else { 0 };
     }
     connection.aside = 0;
     // SAFETY: no preconditions.
@@ -141,10 +152,10 @@ pub fn claim(segment: &Segment, len: u32, connection: &mut Connection) -> u32 {
     slot + 1
 }
 
-/// What is in the slot. Null: there is no such slot.
+/// What is in the slot of this number. Null: there is no such slot.
 #[inline(always)]
 pub fn part(slot: u32) -> *mut Part {
-    PARTS.get_ptr_mut(slot).unwrap_or(core::ptr::null_mut())
+    PARTS.get_ptr_mut(slot.wrapping_sub(1)).unwrap_or(core::ptr::null_mut())
 }
 
 /// # Safety
@@ -154,17 +165,17 @@ pub unsafe fn free(part: *mut Part) {
     set_id(part, FREE);
 }
 
-/// Its own, a free one, or one whose copy is of no use any more; `SLOTS`: there is none. It is [`BUSY`].
+/// The one that the connection has; or, and then it has none any more, a free one, or one whose copy is of no use. `SLOTS`: there
+/// is none. It is [`BUSY`].
 #[inline(always)]
 fn find_slot(segment: &Segment, connection: &mut Connection, now: u64) -> u32 {
-    let id = connection.aside;
-    connection.aside = 0;
-    if id != 0
+    if connection.aside != 0
         && let Some(part) = PARTS.get_ptr_mut(connection.aside_slot)
-        && swap(part, id, BUSY)
+        && swap(part, connection.aside, BUSY)
     {
         return connection.aside_slot;
     }
+    connection.aside = 0;
     let first = u32::from(u16::from_be_bytes(segment.source_port));
     let mut tried = 0;
     while tried < TRIES {

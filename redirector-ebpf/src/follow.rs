@@ -7,7 +7,7 @@
 //! (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
 
 use aya_ebpf::{
-    bindings::{bpf_sock as Sock, bpf_tcp_sock as TcpSock},
+    bindings::{__sk_buff, bpf_sock as Sock, bpf_tcp_sock as TcpSock},
     helpers::{bpf_ktime_get_ns, generated::bpf_tcp_sock},
     macros::map,
     maps::{Array, HashMap},
@@ -65,8 +65,8 @@ pub const HELD: Seen = 1;
 pub const FOLLOWED: Seen = 2;
 /// The same, and it came before its turn. Only in here.
 const EARLY: Seen = 3;
-/// It goes on from what is put aside in the slot of this number less this: see [`join`](crate::join).
-pub const JOINS: Seen = 16;
+/// More than this by the number of the slot in which there is what goes before it: see [`join`](crate::join).
+pub const JOINS: Seen = 15;
 
 /// See [`INSPECTED_PORTS`].
 #[inline(always)]
@@ -76,8 +76,21 @@ pub fn names_on(port: u16) -> u32 {
 }
 
 /// A segment from the client, or its copy: see [`opening`].
-#[inline(never)]
+#[inline(always)]
 pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
+    redirector_request(ctx.skb.skb, segment, u32::from(is_copy))
+}
+
+/// Exported, as those of `scanning` are.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn redirector_request(packet: *mut __sk_buff, segment: *const Segment, is_copy: u32) -> Seen {
+    if packet.is_null() || segment.is_null() {
+        return PASS;
+    }
+    let (ctx, is_copy) = (&TcContext::new(packet), is_copy != 0);
+    // SAFETY: valid.
+    let segment = unsafe { &*segment };
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
         return PASS;
     }
@@ -132,24 +145,26 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
             if seen == EARLY {
                 // As in `read_request`.
                 let urgent = segment.flags & TCP_URG != 0 && early::is_near(&*connection, segment);
-                if urgent || (*connection).aside != 0 || early::matters(&*connection, segment, payload) {
-                    let slot;
+                let goes_on = (*connection).aside != 0;
+                if urgent || goes_on || early::matters(&*connection, segment, payload) {
                     if !checksum::is_good(ctx, segment, payload) {
                         count(Counter::BadChecksum);
                     } else if urgent {
                         leave_alone(&mut *connection, Raw::Urgent);
-                    } else if (*connection).aside != 0 && {
-                        slot = aside::claim(segment, len, &mut *connection);
-                        slot != 0
-                    } {
-                        seen = JOINS + slot - 1;
-                    } else if early::matters(&*connection, segment, payload) {
-                        early::put_aside(ctx, segment, payload.at, &mut *connection, socket);
+                    } else {
+                        let slot = if goes_on { aside::claim(segment, len, &mut *connection) } else { 0 };
+                        if slot == aside::KNOWN {
+                            seen = HELD;
+                        } else if slot != 0 {
+                            seen = JOINS + slot;
+                        } else if early::matters(&*connection, segment, payload) {
+                            early::put_aside(ctx, segment, payload.at, &mut *connection, socket);
+                        }
                     }
                 }
             }
             unlock(&mut *connection);
-            if seen == HELD || seen >= JOINS { seen } else { FOLLOWED }
+            if seen == HELD || seen > JOINS { seen } else { FOLLOWED }
         }
     });
     if half_open {

@@ -92,7 +92,7 @@ fn inspect(ctx: &TcContext, segment: &mut Segment) -> i32 {
         }
     }
     let mut seen = follow::request(ctx, segment, is_copy);
-    if seen >= follow::JOINS {
+    if seen > follow::JOINS {
         seen = join::join(ctx, segment, seen - follow::JOINS);
         if seen == join::JOINED {
             seen = follow::request(ctx, segment, false);

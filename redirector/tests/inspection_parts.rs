@@ -295,6 +295,42 @@ fn a_first_part_that_comes_again_is_known() {
 }
 
 #[test]
+fn parts_that_come_again_are_known() {
+    with_client(|client| {
+        let recorded = Recorded::start(client);
+        let request = get(&format!("X-Long: {}\r\n", "x".repeat(200)));
+        let parts = cut(&request, &[20, 100, 150]);
+        let mut connection = Recorded::connect(addresses()[0]);
+        let start = position(&connection);
+        let again = |connection: &TcpStream, from: usize, to: usize| {
+            let position = Position { seq: start.seq + from as u32, ack: start.ack };
+            forged::send(connection, position, &request.as_bytes()[from..to]);
+        };
+        send(&mut connection, &parts[..2]);
+        // The last, as a client does that hears nothing of it; all of them; a half of them.
+        for (from, to) in [(20, 100), (0, 20), (20, 100), (0, 100), (0, 50), (10, 70)] {
+            again(&connection, from, to);
+        }
+        send(&mut connection, &parts[2..3]);
+        // With more behind them.
+        for (from, to) in [(20, 100), (0, 20), (50, 151), (100, 152)] {
+            again(&connection, from, to);
+        }
+        client.counted(&[("held", 0), ("heads", 0), ("joined", 4)]);
+        send(&mut connection, &parts[3..]);
+        read_answers(&mut connection, 1);
+        recorded.has(0, request.as_bytes());
+        client.counted(&[
+            ("held", 0),
+            ("heads", 1),
+            ("joined", 5),
+            ("lost_sight", 0),
+            ("raw_connections", 0),
+        ]);
+    });
+}
+
+#[test]
 fn parts_come_in_any_order() {
     with_client(|client| {
         let recorded = Recorded::start(client);
