@@ -18,7 +18,7 @@ use core::{
 };
 use redirector_common::{AddressBytes, Connection};
 
-use crate::packet::{Segment, TCP_URG};
+use crate::packet::{Segment, TCP_FIN, TCP_URG};
 
 /// Bytes that may be put aside: of a part, or of several that are one by now.
 pub const LONGEST: u32 = 13 * 1024;
@@ -137,11 +137,15 @@ pub fn claim(segment: &Segment, len: u32, connection: &mut Connection) -> u32 {
     let end = done.wrapping_add(len);
     let follows = seq == connection.next && done <= part_len;
     // An urgent byte is told by its distance from the first (RFC 9293 §3.8.5), and of more than 64 KiB the header has no length.
-    let fits =
-        done.wrapping_add(len) <= LONGEST_JOINED && segment.flags & TCP_URG == 0 && segment.total_len != 0;
-    if !follows || !fits || end <= part_len {
+    let fits = segment.flags & TCP_URG == 0 && segment.total_len != 0;
+    let too_long = end > LONGEST_JOINED;
+    if !follows || !fits || end <= part_len || (too_long && segment.flags & TCP_FIN != 0) {
         set_id(part, id);
         return if follows && end <= part_len { KNOWN } else { 0 };
+    }
+    if too_long {
+        // The first part is to be held when it comes in.
+        connection.aside_parts = MOST_PARTS;
     }
     connection.aside = 0;
     // SAFETY: no preconditions.

@@ -1,5 +1,5 @@
-//! Makes one segment of two, as the network device does of segments that come at once: of one that is put aside and the one that follows
-//! it, which is at hand.
+//! Makes one segment of two, as a network device does of segments that come at once: of what is put aside and of what goes on from it,
+//! which is at hand.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -30,8 +30,8 @@ static SECOND: PerCpuArray<[u8; LONGEST_JOINED as usize]> = PerCpuArray::with_ma
 /// The packet is another one now, to be looked at as if it had come in like that.
 pub const JOINED: Seen = u32::MAX;
 
-/// Puts what is in the slot, which is claimed, before the payload of the packet. If that is not [`JOINED`] then, it is as it was
-/// (`FOLLOWED`), or is to be dropped (`HELD`): the client sends both again.
+/// Puts what is in the slot, which is claimed, before the payload of the packet; if both are too long together, in its place, which the
+/// client sends again then. If that has not made it [`JOINED`], it is as it was (`FOLLOWED`), or is to be dropped (`HELD`).
 #[inline(never)]
 pub fn join(ctx: &TcContext, segment: &mut Segment, slot: u32) -> Seen {
     let part = aside::part(slot);
@@ -46,9 +46,6 @@ pub fn join(ctx: &TcContext, segment: &mut Segment, slot: u32) -> Seen {
         }
         aside::free(part);
     }
-    if seen == JOINED {
-        count(Counter::Joined);
-    }
     seen
 }
 
@@ -59,37 +56,45 @@ unsafe fn prepend(ctx: &TcContext, segment: &mut Segment, len: u32, part: *mut P
     let Some(second) = SECOND.get_ptr_mut(0) else { return FOLLOWED };
     let at = segment.link + segment.payload_offset();
     // SAFETY: guaranteed by the caller.
-    let seq = unsafe { (*part).seq };
+    let (seq, part_len) = unsafe { ((*part).seq, (*part).len) };
+    let done = segment.seq.wrapping_sub(seq);
+    let whole = done.wrapping_add(len) <= LONGEST_JOINED;
     // The compiler is not to know the bounds: it would leave out the checks that the verifier wants to see.
-    let (last, last_of_first) =
-        (black_box(len.wrapping_sub(1)), black_box(segment.seq.wrapping_sub(seq).wrapping_sub(1)));
-    if last >= LONGEST_JOINED || last_of_first >= LONGEST {
+    let last_of_first = black_box(if whole { done } else { part_len }.wrapping_sub(1));
+    let last = black_box(if whole { len.wrapping_sub(1) } else { 0 });
+    if last_of_first >= LONGEST || last >= LONGEST_JOINED {
         return FOLLOWED;
     }
-    let (len, first) = (last + 1, last_of_first + 1);
+    let (first, rest) = (last_of_first + 1, if whole { last + 1 } else { 0 });
     let for_device = checksum::is_for_device(ctx, segment, len);
     let packet = ctx.as_ptr().cast();
     // SAFETY: the context is valid; there is room for so many bytes, as was checked.
     unsafe {
-        if bpf_skb_load_bytes(ctx.as_ptr(), at, second.cast(), len) != 0
+        if (whole && bpf_skb_load_bytes(ctx.as_ptr(), at, second.cast(), last + 1) != 0)
             // Without what Ethernet fills short packets with.
             || (ctx.len() > at + len && bpf_skb_change_tail(packet, at + len, 0) != 0)
-            || bpf_skb_change_tail(packet, at + first + len, 0) != 0
+            || bpf_skb_change_tail(packet, at + first + rest, 0) != 0
         {
             return FOLLOWED;
         }
         if bpf_skb_store_bytes(packet, at, (&raw const (*part).bytes).cast(), first, 0) != 0
-            || bpf_skb_store_bytes(packet, at + first, second.cast(), len, 0) != 0
+            || (whole && bpf_skb_store_bytes(packet, at + first, second.cast(), last + 1, 0) != 0)
         {
             return HELD;
         }
     }
+    segment.total_len = segment.total_len - len + first + rest;
+    let payload = Payload { at, len: first + rest };
     segment.seq = seq;
-    segment.total_len += first;
-    let payload = Payload { at, len: first + len };
     let end = segment.payload_offset() + payload.len;
-    let done = store(ctx, segment.link + segment.tcp_offset + SEQ, &seq.to_be_bytes()).is_some()
+    let is_right = store(ctx, segment.link + segment.tcp_offset + SEQ, &seq.to_be_bytes()).is_some()
         && set_length(ctx, segment, segment.link, end).is_some()
         && checksum::renew(ctx, segment, payload, for_device);
-    if done { JOINED } else { HELD }
+    if !is_right {
+        return HELD;
+    }
+    if whole {
+        count(Counter::Joined);
+    }
+    JOINED
 }

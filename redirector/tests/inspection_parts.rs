@@ -225,6 +225,32 @@ fn heads_that_are_too_long_to_be_joined_are_held_as_they_were() {
 }
 
 #[test]
+fn a_second_part_that_is_too_long_leaves_the_first_to_be_held() {
+    with_client(|client| {
+        let recorded = Recorded::start(client);
+        let body = "x".repeat(40_000);
+        let upload = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        for (number, address) in addresses().into_iter().enumerate() {
+            let mut connection = Recorded::connect(address);
+            // So that the client may send all of it at once.
+            for before in 1..=8 {
+                ask(&mut connection, &upload, 1);
+                recorded.has(number, upload.repeat(before).as_bytes());
+            }
+            send(&mut connection, &cut(&upload, &[20]));
+            read_answers(&mut connection, 1);
+            recorded.has(number, upload.repeat(9).as_bytes());
+        }
+        client.counted(&[("held", 2), ("hold_expired", 2), ("joined", 0), ("raw_connections", 0)]);
+        // Not because it is late.
+        let mut connection = Recorded::connect(addresses()[0]);
+        send(&mut connection, &cut(&get(""), &[20]));
+        read_answers(&mut connection, 1);
+        client.counted(&[("held", 2), ("joined", 1)]);
+    });
+}
+
+#[test]
 fn a_second_part_that_comes_late_finds_the_first_held() {
     with_client(|client| {
         let recorded = Recorded::start(client);
