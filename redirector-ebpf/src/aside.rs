@@ -16,7 +16,7 @@ use core::{
     hint::black_box,
     intrinsics::{AtomicOrdering, atomic_cxchg},
 };
-use redirector_common::{AddressBytes, Connection};
+use redirector_common::{AddressBytes, Connection, word_at};
 
 use crate::packet::{Segment, TCP_FIN, TCP_URG};
 
@@ -78,7 +78,7 @@ pub fn put(ctx: &TcContext, segment: &Segment, connection: &mut Connection) -> u
     let now = unsafe { bpf_ktime_get_ns() };
     if connection.aside_parts != 0 && connection.aside_from == segment.seq {
         // More of it, or it once more.
-        if now - connection.aside_since > LATE_NS {
+        if now.saturating_sub(connection.aside_since) > LATE_NS {
             note_late(segment, now);
             connection.aside_parts = 0;
         }
@@ -107,6 +107,11 @@ pub fn put(ctx: &TcContext, segment: &Segment, connection: &mut Connection) -> u
         if last >= LONGEST
             || bpf_skb_load_bytes(ctx.as_ptr(), at, (&raw mut (*part).bytes).cast(), last + 1) != 0
         {
+            set_id(part, FREE);
+            return 0;
+        }
+        // The preface of HTTP/2 (RFC 9113 §3.4) has no head, and is for the agent.
+        if word_at((&raw const (*part).bytes).cast()) as u32 == u32::from_le_bytes(*b"PRI ") {
             set_id(part, FREE);
             return 0;
         }
@@ -150,7 +155,7 @@ pub fn claim(segment: &Segment, len: u32, connection: &mut Connection) -> u32 {
     connection.aside = 0;
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    if now - connection.aside_since > LATE_NS {
+    if now.saturating_sub(connection.aside_since) > LATE_NS {
         note_late(segment, now);
     }
     slot + 1
