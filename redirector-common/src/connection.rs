@@ -66,6 +66,16 @@ pub struct Connection {
     /// Between these two all was passed over, or is known by copies: it may come any time.
     pub known_from: u32,
     pub known_to: u32,
+    /// Not 0: the first part of a head is put aside, under this number.
+    pub aside: u64,
+    /// When the first of its parts came that were put aside, nanoseconds of `CLOCK_MONOTONIC`; how many there are, where they begin,
+    /// and where they are.
+    pub aside_since: u64,
+    pub aside_parts: u32,
+    pub aside_from: u32,
+    pub aside_slot: u32,
+    /// Always zero.
+    pub padding: u32,
     /// Until it is [`Self::PROVEN`]: when the last request came, when the app last sent something, and the longest time
     /// from the one to the other. Nanoseconds of `CLOCK_MONOTONIC`.
     pub asked_at: u64,

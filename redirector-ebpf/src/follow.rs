@@ -7,7 +7,7 @@
 //! (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
 
 use aya_ebpf::{
-    bindings::{bpf_sock as Sock, bpf_tcp_sock as TcpSock},
+    bindings::{__sk_buff, bpf_sock as Sock, bpf_tcp_sock as TcpSock},
     helpers::{bpf_ktime_get_ns, generated::bpf_tcp_sock},
     macros::map,
     maps::{Array, HashMap},
@@ -20,7 +20,7 @@ use redirector_common::{
 };
 
 use crate::{
-    checksum,
+    aside, checksum,
     connection::{self, is_idle, may_have_said, start_listening, try_lock, unlock},
     counters::count,
     early,
@@ -67,22 +67,37 @@ pub const HELD: Seen = 1;
 pub const FOLLOWED: Seen = 2;
 /// The same, and it came before its turn. Only in here.
 const EARLY: Seen = 3;
+/// More than this by the number of the slot in which there is what goes before it: see [`join`](crate::join).
+pub const JOINS: Seen = 15;
 
 /// What is looked for in requests to it; `None`: it is not inspected.
 #[inline(always)]
 pub fn inspected(port: u16) -> Option<InspectedPort> {
     let port = INSPECTED_PORTS.get_ptr(u32::from(port))?;
     // SAFETY: the element lives as long as the program; aligned words are not torn.
-    let (names, lines) = unsafe { ((&raw const (*port).names).read_volatile(), (&raw const (*port).lines).read_volatile()) };
+    let (names, lines) =
+        unsafe { ((&raw const (*port).names).read_volatile(), (&raw const (*port).lines).read_volatile()) };
     // The agent may be writing: what frames is never missed.
     let lines = lines | LineStarts::OF_REQUESTS.to_bits();
     (names != 0).then_some(InspectedPort { names, padding: 0, lines })
 }
 
 /// A segment from the client, or its copy: see [`opening`].
+#[inline(always)]
+pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
+    redirector_request(ctx.skb.skb, segment, u32::from(is_copy))
+}
+
+/// Exported, as those of `scanning` are.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn request(ctx: TcContext, segment: &Segment, is_copy: bool) -> Seen {
-    let ctx = &ctx;
+extern "C" fn redirector_request(packet: *mut __sk_buff, segment: *const Segment, is_copy: u32) -> Seen {
+    if packet.is_null() || segment.is_null() {
+        return PASS;
+    }
+    let (ctx, is_copy) = (&TcContext::new(packet), is_copy != 0);
+    // SAFETY: valid.
+    let segment = unsafe { &*segment };
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
         return PASS;
     }
@@ -122,7 +137,7 @@ pub fn request(ctx: TcContext, segment: &Segment, is_copy: bool) -> Seen {
             if !try_lock(&mut *connection) {
                 return PASS;
             }
-            let seen = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
+            let mut seen = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
                 leave_alone(&mut *connection, Raw::Ecn);
                 FOLLOWED
             } else {
@@ -134,18 +149,26 @@ pub fn request(ctx: TcContext, segment: &Segment, is_copy: bool) -> Seen {
             if seen == EARLY {
                 // As in `read_request`.
                 let urgent = segment.flags & TCP_URG != 0 && early::is_near(&*connection, segment);
-                if urgent || early::matters(&*connection, segment, payload) {
+                let goes_on = (*connection).aside != 0;
+                if urgent || goes_on || early::matters(&*connection, segment, payload) {
                     if !checksum::is_good(ctx, segment, payload) {
                         count(Counter::BadChecksum);
                     } else if urgent {
                         leave_alone(&mut *connection, Raw::Urgent);
                     } else {
-                        early::put_aside(ctx, segment, payload.at, &mut *connection, socket);
+                        let slot = if goes_on { aside::claim(segment, len, &mut *connection) } else { 0 };
+                        if slot == aside::KNOWN {
+                            seen = HELD;
+                        } else if slot != 0 {
+                            seen = JOINS + slot;
+                        } else if early::matters(&*connection, segment, payload) {
+                            early::put_aside(ctx, segment, payload.at, &mut *connection, socket);
+                        }
                     }
                 }
             }
             unlock(&mut *connection);
-            if seen == HELD { HELD } else { FOLLOWED }
+            if seen == HELD || seen > JOINS { seen } else { FOLLOWED }
         }
     });
     if half_open {
@@ -331,7 +354,8 @@ fn read_request(
     }
     if notes & (AT_START | PASSED_BEFORE) == AT_START && is_wanted && !held_before {
         if notes & AT_BOUNDARY != 0 && connection.phase >= Connection::LIKELY {
-            match stop(ctx, segment, connection, tcp) {
+            let is_part = unjudged && !work.request.is_interesting();
+            match stop(ctx, segment, connection, tcp, is_part) {
                 DROP => return HELD,
                 COUNT => not_held = 1,
                 _ => not_held = 0,
@@ -392,13 +416,23 @@ const COUNT: u32 = 2;
 /// It can't be held, which is counted.
 const PASS_ON: u32 = 3;
 
+/// `is_part`: nothing can be said of it yet.
 #[inline(always)]
-fn stop(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp: *mut TcpSock) -> u32 {
+fn stop(
+    ctx: &TcContext,
+    segment: &Segment,
+    connection: &mut Connection,
+    tcp: *mut TcpSock,
+    is_part: bool,
+) -> u32 {
     if !hold::is_possible(segment) {
         return PASS_ON;
     }
     if connection.phase == Connection::LIKELY {
         return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
+    }
+    if is_part && aside::put(ctx, segment, connection) != 0 {
+        return DROP;
     }
     if hold(ctx, segment, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
 }

@@ -17,6 +17,7 @@
 #![feature(core_intrinsics)]
 
 mod answer;
+mod aside;
 mod assign;
 mod bare_ack;
 mod checksum;
@@ -27,6 +28,7 @@ mod follow;
 mod heartbeat;
 mod hold;
 mod icmp;
+mod join;
 mod opening;
 mod packet;
 mod parked;
@@ -80,7 +82,7 @@ fn pass(parsed: Parsed) -> i32 {
 }
 
 #[inline(always)]
-fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
+fn inspect(ctx: &TcContext, segment: &mut Segment) -> i32 {
     let is_copy = opening::is_copy(ctx);
     if hold::was_held(u16::from_be_bytes(segment.source_port)) {
         match parked::ingress(by_value(ctx), segment) {
@@ -89,10 +91,17 @@ fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
             Verdict::Next => {}
         }
     }
-    match follow::request(by_value(ctx), segment, is_copy) {
+    let mut seen = follow::request(ctx, segment, is_copy);
+    if seen > follow::JOINS {
+        seen = join::join(by_value(ctx), segment, seen - follow::JOINS);
+        if seen == join::JOINED {
+            seen = follow::request(ctx, segment, false);
+        }
+    }
+    match seen {
         follow::HELD => return TC_ACT_SHOT,
-        follow::FOLLOWED => return TC_ACT_UNSPEC,
-        _ => assign::ingress(by_value(ctx), segment),
+        follow::PASS => assign::ingress(by_value(ctx), segment),
+        _ => {}
     }
     TC_ACT_UNSPEC
 }

@@ -214,11 +214,11 @@ pub fn parsed(ctx: &TcContext, then: impl FnOnce(&Segment) -> i32) -> Result<i32
 
 /// As [`parsed`], and faster, for programs that are on the way of all packets. (It needs kernel 6.3.)
 #[inline(always)]
-pub fn seen(ctx: &TcContext, then: impl FnOnce(&Segment) -> i32) -> Result<i32, Parsed> {
+pub fn seen(ctx: &TcContext, then: impl FnOnce(&mut Segment) -> i32) -> Result<i32, Parsed> {
     let mut segment = MaybeUninit::uninit();
     match redirector_see(ctx.skb.skb, segment.as_mut_ptr()) {
         // SAFETY: then it is written.
-        SEGMENT => Ok(then(unsafe { segment.assume_init_ref() })),
+        SEGMENT => Ok(then(unsafe { segment.assume_init_mut() })),
         other => Err(other),
     }
 }

@@ -41,7 +41,10 @@ fn assert_agrees((scanned, raw): &Scanned, framed: &[Seen], stream: &[u8]) {
 /// says nothing of lengths.
 #[track_caller]
 fn assert_is_no_stricter(blocks: &Scanned, bytes: &Scanned, by: By) {
-    assert!(blocks == bytes || (bytes.1 && blocks.0.starts_with(&bytes.0)), "{by:?}: {blocks:?}, not {bytes:?}");
+    assert!(
+        blocks == bytes || (bytes.1 && blocks.0.starts_with(&bytes.0)),
+        "{by:?}: {blocks:?}, not {bytes:?}"
+    );
 }
 
 /// However it is read.

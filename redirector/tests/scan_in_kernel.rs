@@ -15,7 +15,8 @@ use redirector::http1::MethodKind;
 use redirector_common::scan::NoNeedles;
 use redirector_common::{Needle, Rehearsal};
 use scanning::{
-    BLOCKS, Scanned, Seen, Wanted, any_matcher, matches_of, request_with_context, scan_requests, scan_responses,
+    BLOCKS, Scanned, Seen, Wanted, any_matcher, matches_of, request_with_context, scan_requests,
+    scan_responses,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("REDIRECTOR_EBPF_OBJECT"));
@@ -177,8 +178,19 @@ fn what_reading_costs() {
     let response = "HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Tue, 24 Nov 2026 09:55:14 GMT\r\nContent-Type: text/html\r\nContent-Length: 600\r\nLast-Modified: Tue, 24 Nov 2026 09:46:14 GMT\r\nConnection: keep-alive\r\nETag: \"6924-258\"\r\nAccept-Ranges: bytes\r\n\r\n";
     let minimal = "GET / HTTP/1.1\r\n\r\n";
     let lines = format!("GET / HTTP/1.1\r\n{}\r\n", "Host: abcdefgh\r\n".repeat(10));
-    let long = format!("GET / HTTP/1.1\r\n{}\r\n", "Host: abcdefghabcdefghabcdefghabcdefghabcdefghabcdefghabcdefghabc\r\n".repeat(10));
-    for (mode, payload) in [(9, ""), (Rehearsal::REQUESTS, minimal), (Rehearsal::REQUESTS, &lines), (Rehearsal::REQUESTS, &long), (Rehearsal::REQUESTS, request), (Rehearsal::RESPONSES, "HTTP/1.1 200 OK\r\n\r\n"), (Rehearsal::RESPONSES, response)] {
+    let long = format!(
+        "GET / HTTP/1.1\r\n{}\r\n",
+        "Host: abcdefghabcdefghabcdefghabcdefghabcdefghabcdefghabcdefghabc\r\n".repeat(10)
+    );
+    for (mode, payload) in [
+        (9, ""),
+        (Rehearsal::REQUESTS, minimal),
+        (Rehearsal::REQUESTS, &lines),
+        (Rehearsal::REQUESTS, &long),
+        (Rehearsal::REQUESTS, request),
+        (Rehearsal::RESPONSES, "HTTP/1.1 200 OK\r\n\r\n"),
+        (Rehearsal::RESPONSES, response),
+    ] {
         let mut packet = vec![mode];
         packet.resize(14, 0);
         packet.extend(payload.bytes());

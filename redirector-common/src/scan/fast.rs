@@ -88,7 +88,8 @@ impl Message {
         let stops = words::not_digit(number);
         let digits = words::count(words::before(stops));
         let next = at + NAME + digits;
-        let is_plain = names::is_plain_length(block.word(at), block.word(at + 8)) && stops != 0 && digits != 0;
+        let is_plain =
+            names::is_plain_length(block.word(at), block.word(at + 8)) && stops != 0 && digits != 0;
         if !is_plain
             || !block.is_line_end(next, end)
             || self.flags & HAS_LENGTH != 0

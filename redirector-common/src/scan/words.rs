@@ -135,7 +135,11 @@ mod tests {
         }
         for byte in 0..=255_u8 {
             for (place, word) in each_place(byte) {
-                assert_eq!(not_digit(word) >> (place * 8) & 0x80 == 0, byte.is_ascii_digit(), "{byte} {word:x}");
+                assert_eq!(
+                    not_digit(word) >> (place * 8) & 0x80 == 0,
+                    byte.is_ascii_digit(),
+                    "{byte} {word:x}"
+                );
             }
         }
     }
