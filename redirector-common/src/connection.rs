@@ -18,7 +18,8 @@ pub struct Connection {
     pub raw: u32,
     /// Changes when the egress program is to start anew, at `response_from`.
     pub epoch: u32,
-    pub response_from: u32,
+    /// The epoch in which a part of a response was missed: the one thing here that the egress program writes, and seldom.
+    pub broken_epoch: u32,
     /// Heads of requests so far.
     pub requests: u32,
     /// Where the next byte for `request` is.
@@ -35,17 +36,15 @@ pub struct Connection {
 
     // For requests alone.
     pub request: RequestScan,
+    /// What `responses` was when it was looked at, which is not done for each request: the other processor would wait for it.
+    pub answered: u32,
     pub early_end: u32,
-    /// `requests` when the connection was first seen, or found again.
-    pub found_at: u32,
 
     // Written for responses, and read for requests.
     /// The end of what the app has sent, or is just sending.
     pub sent_end: u64,
     /// Responses that were complete.
     pub responses: u32,
-    /// The epoch in which a part of a response was missed.
-    pub broken_epoch: u32,
     // For responses alone.
     pub response_epoch: u32,
     /// Where the next byte for `response` is.
@@ -53,6 +52,9 @@ pub struct Connection {
     pub response: ResponseScan,
 
     // Seldom.
+    pub response_from: u32,
+    /// `requests` when the connection was first seen, or found again.
+    pub found_at: u32,
     /// While nothing is known: the [`protocols`](crate::PORT_HTTP2) that the latest segment looked like.
     pub looks_like: u32,
     /// How many segments were held, and the sequence number of the last of them.

@@ -46,6 +46,8 @@ const MAX_HOLDS: u32 = 2;
 
 /// More requests without an answer than this are not followed.
 const MAX_OUTSTANDING: u32 = 60;
+/// So many may be without one as far as is known before it is looked whether they are.
+const SOME_OUTSTANDING: u32 = 30;
 
 /// `bpf_tcp_sock.ecn_flags`
 const ECN_NEGOTIATED: u32 = 1;
@@ -201,7 +203,8 @@ fn read_request(
     // It is read once more.
     let mut again = false;
     if connection.phase != Connection::UNKNOWN {
-        if !may_have_said(connection, segment.ack) {
+        // (The socket says it at less cost, but later.)
+        if (segment.ack.wrapping_sub(snd_nxt) as i32) > 0 && !may_have_said(connection, segment.ack) {
             // For something that the app has not said: it will not take it.
             return FOLLOWED;
         }
@@ -249,13 +252,13 @@ fn read_request(
             }
         }
     }
-    let at_boundary = seen == 0 && connection.request.is_at_start() && is_idle(connection) && expected;
     if connection.phase == Connection::PROBATION || connection.phase == Connection::LIKELY {
-        if connection.request.is_at_start() && !is_idle(connection) {
+        let at_start = connection.request.is_at_start();
+        if at_start && !is_idle(connection) {
             // The request that the app has not answered may have been a part of a body, and this the next. Or the client
             // does not wait for answers, and there may be more that wait.
             lose_sight(connection);
-        } else if at_boundary && connection.requests != connection.found_at {
+        } else if at_start && seen == 0 && expected && connection.requests != connection.found_at {
             connection.phase =
                 if silence::is_proof(connection) { Connection::PROVEN } else { Connection::LIKELY };
         }
@@ -299,8 +302,8 @@ fn read_request(
         connection.began = segment.seq;
         connection.requests_before = connection.requests;
         notes |= AT_START;
-        if is_idle(connection) && expected {
-            notes |= AT_BOUNDARY;
+        if expected {
+            notes |= EXPECTED;
         }
     } else if !connection.request.is_counted() {
         notes |= WITHIN;
@@ -323,7 +326,12 @@ fn read_request(
         finished = unsafe { early::read(ctx, origin, socket) };
     }
 
-    let outstanding = work.requests.wrapping_sub(connection.responses);
+    if work.requests.wrapping_sub(connection.answered) > SOME_OUTSTANDING
+        || connection.phase != Connection::PROVEN
+    {
+        connection.answered = connection.responses;
+    }
+    let outstanding = work.requests.wrapping_sub(connection.answered);
     // The app may not get an urgent byte where we see it (RFC 9293 §3.8.5).
     let urgent = segment.flags & TCP_URG != 0;
     // What follows the answer may be another protocol. Until then it is a request like others.
@@ -353,7 +361,8 @@ fn read_request(
         return FOLLOWED;
     }
     if notes & (AT_START | PASSED_BEFORE) == AT_START && is_wanted && !held_before {
-        if notes & AT_BOUNDARY != 0 && connection.phase >= Connection::LIKELY {
+        // An answer that has ended since the segment was looked at is noticed when it is held.
+        if notes & EXPECTED != 0 && is_idle(connection) && connection.phase >= Connection::LIKELY {
             let is_part = unjudged && !work.request.is_interesting();
             match stop(ctx, segment, connection, tcp, is_part) {
                 DROP => return HELD,
@@ -402,8 +411,8 @@ fn read_request(
 
 /// Of a segment: it begins where a request is due;
 const AT_START: u32 = 1;
-/// and all is said and done before it.
-const AT_BOUNDARY: u32 = 2;
+/// and is what the app expects, with all acknowledged that it has said.
+const EXPECTED: u32 = 2;
 /// It was passed on before, to the app, which may have it although it does not say so.
 const PASSED_BEFORE: u32 = 4;
 /// It begins within what must not be missed.
@@ -471,6 +480,7 @@ fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
     scanning::clear(&mut connection.request);
     connection.next = segment.seq;
     connection.requests = connection.responses;
+    connection.answered = connection.responses;
     connection.found_at = connection.requests;
     connection.response_from = segment.ack;
     start_listening(connection, segment.ack);

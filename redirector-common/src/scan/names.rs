@@ -4,7 +4,7 @@
 const KEPT: u32 = 32;
 
 /// The odd number next to 2^64 divided by the golden ratio, and the same with 32 bits: spreads what is multiplied.
-pub const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 const SPREAD_LENGTH: u32 = 0x9e37_79b1;
 
 /// What a name or key is looked for by: a hash of its first 32 bytes and its length. Header names must be in lower case.
