@@ -77,11 +77,13 @@ pub enum Counter {
     SilenceAwaited = 17,
     /// Passed on after that: the app was not done.
     AppNotSilent = 18,
+    /// A segment of a head made one with those before it, which had been put aside: in place of all of them, one comes in.
+    Joined = 19,
 }
 
 impl Counter {
     /// How many there are: the size of the `COUNTERS` map.
-    pub const COUNT: u32 = 19;
+    pub const COUNT: u32 = 20;
 
     /// All of them, with the name they have in `status` and in metrics.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -104,6 +106,7 @@ impl Counter {
         (Self::LostSight, "lost_sight"),
         (Self::SilenceAwaited, "silence_awaited"),
         (Self::AppNotSilent, "app_not_silent"),
+        (Self::Joined, "joined"),
     ];
 }
 

@@ -94,23 +94,29 @@ impl BareAck {
         if self.has_timestamps() {
             store(ctx, link + segment.tcp_offset + FIXED, &self.timestamps)?;
         }
-        if segment.is_v6 {
-            return store(ctx, link + V6_LENGTH, &((end - V6_HEADER) as u16).to_be_bytes());
-        }
-        let old: [u8; 2] = packet::load(ctx, V4_LENGTH)?;
-        let new = (end as u16).to_be_bytes();
-        let (from, to) = (u64::from(u16::from_ne_bytes(old)), u64::from(u16::from_ne_bytes(new)));
-        // SAFETY: the context is valid.
-        if unsafe { bpf_l3_csum_replace(ctx.as_ptr().cast(), link + V4_CHECKSUM, from, to, 2) } != 0 {
-            return None;
-        }
-        store(ctx, link + V4_LENGTH, &new)
+        set_length(ctx, segment, link, end)
     }
 
     #[inline(always)]
     pub fn has_timestamps(&self) -> bool {
         u32::from(self.header.data_offset >> 4) * 4 == WITH_TIMESTAMPS
     }
+}
+
+/// Writes into the IP header that the packet ends so many bytes behind its beginning.
+#[inline(always)]
+pub fn set_length(ctx: &TcContext, segment: &Segment, link: u32, end: u32) -> Option<()> {
+    if segment.is_v6 {
+        return store(ctx, link + V6_LENGTH, &((end - V6_HEADER) as u16).to_be_bytes());
+    }
+    let old: [u8; 2] = packet::load(ctx, V4_LENGTH)?;
+    let new = (end as u16).to_be_bytes();
+    let (from, to) = (u64::from(u16::from_ne_bytes(old)), u64::from(u16::from_ne_bytes(new)));
+    // SAFETY: the context is valid.
+    if unsafe { bpf_l3_csum_replace(ctx.as_ptr().cast(), link + V4_CHECKSUM, from, to, 2) } != 0 {
+        return None;
+    }
+    store(ctx, link + V4_LENGTH, &new)
 }
 
 /// `offset`: from the start of the packet.

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use core::{ffi::c_void, hint::black_box, mem::size_of};
 
 use crate::{
-    bare_ack::{BareAck, TcpHeader},
+    bare_ack::{BareAck, TcpHeader, store},
     follow::Payload,
     packet::{self, Segment},
     sockets::words,
@@ -54,15 +54,47 @@ pub fn is_good(ctx: &TcContext, segment: &Segment, payload: Payload) -> bool {
     if folded(pseudo as u32) == checksum {
         return true;
     }
-    let Some(sum) = SUM.get_ptr_mut(0) else { return false };
+    sum(ctx, segment, payload, pseudo as u32) == 0xffff
+}
+
+/// It was left to a device.
+#[inline(never)]
+pub fn is_for_device(ctx: &TcContext, segment: &Segment, len: u32) -> bool {
+    let Some([checksum]) = packet::load::<[u16; 1]>(ctx, segment.tcp_offset + CHECKSUM) else { return false };
+    let pseudo = pseudo_header(segment, segment.tcp_header_len + len);
+    pseudo >= 0 && folded(pseudo as u32) == checksum
+}
+
+/// Writes the right one, or what is there when it is left to a device. False: it can't be.
+#[inline(never)]
+pub fn renew(ctx: &TcContext, segment: &Segment, payload: Payload, for_device: bool) -> bool {
+    let at = segment.link + segment.tcp_offset + CHECKSUM;
+    let pseudo = pseudo_header(segment, segment.tcp_header_len + payload.len);
+    if pseudo < 0 {
+        return false;
+    }
+    if for_device {
+        return store(ctx, at, &folded(pseudo as u32)).is_some();
+    }
+    if store(ctx, at, &0_u16).is_none() {
+        return false;
+    }
+    let sum = sum(ctx, segment, payload, pseudo as u32);
+    sum <= 0xffff && store(ctx, at, &!(sum as u16)).is_some()
+}
+
+/// Of `pseudo` and the segment; more than 16 bits: it can't be computed.
+#[inline(always)]
+fn sum(ctx: &TcContext, segment: &Segment, payload: Payload, pseudo: u32) -> u32 {
+    let Some(sum) = SUM.get_ptr_mut(0) else { return u32::MAX };
     // SAFETY: this processor's alone while the program runs.
     unsafe {
-        (*sum).sum = pseudo as u32;
+        (*sum).sum = pseudo;
         (*sum).at = payload.at - segment.tcp_header_len;
         (*sum).end = payload.at + payload.len;
         let mut packet = ctx.as_ptr();
         bpf_loop(MAX_BLOCKS, (add_block as *const ()).cast_mut().cast(), (&raw mut packet).cast(), 0);
-        (*sum).at == (*sum).end && folded((*sum).sum) == 0xffff
+        if (*sum).at == (*sum).end { u32::from(folded((*sum).sum)) } else { u32::MAX }
     }
 }
 

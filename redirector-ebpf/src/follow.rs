@@ -7,17 +7,20 @@
 //! after a whole exchange (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
 
 use aya_ebpf::{
-    bindings::{bpf_sock as Sock, bpf_tcp_sock as TcpSock},
+    bindings::{__sk_buff, bpf_sock as Sock, bpf_tcp_sock as TcpSock},
     helpers::{bpf_ktime_get_ns, generated::bpf_tcp_sock},
     macros::map,
     maps::{Array, HashMap},
     programs::TcContext,
 };
 use core::sync::atomic::{Ordering, compiler_fence};
-use redirector_common::{Connection, Counter, Existing, PORT_TLS, Raw, Tuple, scan::RequestScan};
+use redirector_common::{
+    Connection, Counter, Existing, InspectedPort, PORT_TLS, Raw, Tuple,
+    scan::{LineStarts, RequestScan},
+};
 
 use crate::{
-    checksum,
+    aside, checksum,
     connection::{self, is_idle, lock, may_have_said, start_listening, unlock},
     counters::count,
     early,
@@ -29,10 +32,9 @@ use crate::{
     unread,
 };
 
-/// By port (host order): the [`name_bit`](redirector_common::name_bit)s of what is looked for in its requests; 0: they are not
-/// read. All ports, because each packet is looked up, and nothing is quicker.
+/// By port (host order). All ports, because each packet is looked up, and nothing is quicker.
 #[map]
-static INSPECTED_PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
+static INSPECTED_PORTS: Array<InspectedPort> = Array::with_max_entries(1 << 16, 0);
 
 /// See [`Existing`].
 #[map]
@@ -45,6 +47,8 @@ const MAX_HOLDS: u32 = 2;
 
 /// More requests without an answer than this are not followed.
 const MAX_OUTSTANDING: u32 = 60;
+/// So many may be without one as far as is known before it is looked whether they are.
+const SOME_OUTSTANDING: u32 = 30;
 
 /// `bpf_tcp_sock.ecn_flags`
 const ECN_NEGOTIATED: u32 = 1;
@@ -66,24 +70,41 @@ pub const HELD: Seen = 1;
 pub const FOLLOWED: Seen = 2;
 /// The same, and it came before its turn. Only in here.
 const EARLY: Seen = 3;
+/// More than this by the number of the slot in which there is what goes before it: see [`join`](crate::join).
+pub const JOINS: Seen = 15;
 
-/// See [`INSPECTED_PORTS`].
+/// What is looked for in requests to it; `None`: it is not inspected.
 #[inline(always)]
-pub fn names_on(port: u16) -> u32 {
-    // SAFETY: the element lives as long as the program; an aligned word is not torn.
-    INSPECTED_PORTS.get_ptr(u32::from(port)).map_or(0, |names| unsafe { names.read_volatile() })
+pub fn inspected(port: u16) -> Option<InspectedPort> {
+    let port = INSPECTED_PORTS.get_ptr(u32::from(port))?;
+    // SAFETY: the element lives as long as the program; aligned words are not torn.
+    let (names, lines) =
+        unsafe { ((&raw const (*port).names).read_volatile(), (&raw const (*port).lines).read_volatile()) };
+    // The agent may be writing: what frames is never missed.
+    let lines = lines | LineStarts::OF_REQUESTS.to_bits();
+    (names != 0).then_some(InspectedPort { names, padding: 0, lines })
 }
 
 /// A segment from the client, or its copy: see [`opening`].
-#[inline(never)]
+#[inline(always)]
 pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
+    redirector_request(ctx.skb.skb, segment, u32::from(is_copy))
+}
+
+/// Exported, as those of `scanning` are.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn redirector_request(packet: *mut __sk_buff, segment: *const Segment, is_copy: u32) -> Seen {
+    if packet.is_null() || segment.is_null() {
+        return PASS;
+    }
+    let (ctx, is_copy) = (&TcContext::new(packet), is_copy != 0);
+    // SAFETY: valid.
+    let segment = unsafe { &*segment };
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
         return PASS;
     }
-    let names = names_on(u16::from_be_bytes(segment.destination_port));
-    if names == 0 {
-        return PASS;
-    }
+    let Some(wanted) = inspected(u16::from_be_bytes(segment.destination_port)) else { return PASS };
     let Some(len) = segment.payload_len(ctx) else { return PASS };
     let link = segment.link;
     if len == 0 || link == packet::UNKNOWN_LINK {
@@ -119,11 +140,11 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
             if !lock(&mut *connection) {
                 return PASS;
             }
-            let seen = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
+            let mut seen = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
                 leave_alone(&mut *connection, Raw::Ecn);
                 FOLLOWED
             } else {
-                read_request(ctx, segment, payload, names, &mut *connection, socket, tcp)
+                read_request(ctx, segment, payload, wanted, &mut *connection, socket, tcp)
             };
             if (*connection).early != 0 && is_past_early(&*connection, seen) {
                 early::forget(&mut *connection, socket);
@@ -131,18 +152,26 @@ pub fn request(ctx: &TcContext, segment: &Segment, is_copy: bool) -> Seen {
             if seen == EARLY {
                 // As in `read_request`.
                 let urgent = segment.flags & TCP_URG != 0 && early::is_near(&*connection, segment);
-                if urgent || early::matters(&*connection, segment, payload) {
+                let goes_on = (*connection).aside != 0;
+                if urgent || goes_on || early::matters(&*connection, segment, payload) {
                     if !checksum::is_good(ctx, segment, payload) {
                         count(Counter::BadChecksum);
                     } else if urgent {
                         leave_alone(&mut *connection, Raw::Urgent);
                     } else {
-                        early::put_aside(ctx, segment, payload.at, &mut *connection, socket);
+                        let slot = if goes_on { aside::claim(segment, len, &mut *connection) } else { 0 };
+                        if slot == aside::KNOWN {
+                            seen = HELD;
+                        } else if slot != 0 {
+                            seen = JOINS + slot;
+                        } else if early::matters(&*connection, segment, payload) {
+                            early::put_aside(ctx, segment, payload.at, &mut *connection, socket);
+                        }
                     }
                 }
             }
             unlock(&mut *connection);
-            if seen == HELD { HELD } else { FOLLOWED }
+            if seen == HELD || seen > JOINS { seen } else { FOLLOWED }
         }
     });
     if half_open {
@@ -160,7 +189,7 @@ fn read_request(
     ctx: &TcContext,
     segment: &Segment,
     payload: Payload,
-    names: u32,
+    wanted: InspectedPort,
     connection: &mut Connection,
     socket: *mut Sock,
     tcp: *mut TcpSock,
@@ -175,7 +204,8 @@ fn read_request(
     // It is read once more.
     let mut again = false;
     if connection.phase != Connection::UNKNOWN {
-        if !may_have_said(connection, segment.ack) {
+        // (The socket says it at less cost, but later.)
+        if (segment.ack.wrapping_sub(snd_nxt) as i32) > 0 && !may_have_said(connection, segment.ack) {
             // For something that the app has not said: it will not take it.
             return FOLLOWED;
         }
@@ -232,17 +262,18 @@ fn read_request(
             }
         }
     }
-    let at_boundary = seen == 0 && connection.request.is_at_start() && is_idle(connection) && expected;
     if connection.phase == Connection::DOUBTED {
-        if at_boundary && silence::is_proof(connection) {
+        let at_start = seen == 0 && connection.request.is_at_start();
+        if at_start && expected && is_idle(connection) && silence::is_proof(connection) {
             connection.phase = Connection::PROVEN;
         }
     } else if connection.phase != Connection::PROVEN && connection.phase != Connection::UNKNOWN {
-        if connection.request.is_at_start() && !is_idle(connection) {
+        let at_start = connection.request.is_at_start();
+        if at_start && !is_idle(connection) {
             // The request that the app has not answered may have been a part of a body, and this the next. Or the client
             // does not wait for answers, and there may be more that wait.
             lose_sight(connection);
-        } else if at_boundary && connection.requests != connection.found_at {
+        } else if at_start && seen == 0 && expected && connection.requests != connection.found_at {
             connection.phase =
                 if silence::is_proof(connection) { Connection::PROVEN } else { Connection::LIKELY };
         }
@@ -294,8 +325,8 @@ fn read_request(
         connection.began = segment.seq;
         connection.requests_before = connection.requests;
         notes |= AT_START;
-        if is_idle(connection) && expected {
-            notes |= AT_BOUNDARY;
+        if expected {
+            notes |= EXPECTED;
         }
     } else if !connection.request.is_counted() {
         notes |= WITHIN;
@@ -307,7 +338,8 @@ fn read_request(
     work.head_end = 0;
     work.interesting = 0;
     work.needle.port = u16::from_be_bytes(segment.destination_port);
-    work.names = names;
+    work.names = wanted.names;
+    work.judged = wanted.lines;
     work.at = payload.at + seen;
     work.end = payload.at + len;
     let mut finished = scanning::read_requests(ctx, work);
@@ -317,19 +349,24 @@ fn read_request(
         finished = unsafe { early::read(ctx, origin, socket) };
     }
 
-    let outstanding = work.requests.wrapping_sub(connection.responses);
+    if work.requests.wrapping_sub(connection.answered) > SOME_OUTSTANDING
+        || connection.phase != Connection::PROVEN
+    {
+        connection.answered = connection.responses;
+    }
+    let outstanding = work.requests.wrapping_sub(connection.answered);
     // The app may not get an urgent byte where we see it (RFC 9293 §3.8.5).
     let urgent = segment.flags & TCP_URG != 0;
     // What follows the answer may be another protocol. Until then it is a request like others.
     let switches = work.request.is_switched() && work.heads == 0 && work.request.is_interesting();
     let given_up = !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent;
     let unjudged = work.heads == 0 && work.request.is_in_head();
-    let wanted = work.first_interesting != 0 || unjudged || switches;
+    let is_wanted = work.first_interesting != 0 || unjudged || switches;
     let notes = work.notes();
     // What comes next can't be told without it. All others can be read again, should they come again.
-    let open = !work.request.is_at_start() && !work.request.is_counted();
+    let is_open = !work.request.is_at_start() && !work.request.is_counted();
     let to = segment.seq.wrapping_add(work.end.wrapping_sub(payload.at));
-    if given_up || wanted || open || notes & WITHIN != 0 {
+    if given_up || is_wanted || is_open || notes & WITHIN != 0 {
         if !checksum::is_good(ctx, segment, payload) {
             count(Counter::BadChecksum);
             return FOLLOWED;
@@ -353,9 +390,11 @@ fn read_request(
         leave_alone(connection, Raw::HeldInVain);
         return FOLLOWED;
     }
-    if notes & (AT_START | PASSED_BEFORE) == AT_START && wanted && !held_before {
-        if notes & AT_BOUNDARY != 0 && connection.phase >= Connection::LIKELY {
-            match stop(ctx, segment, connection, tcp) {
+    if notes & (AT_START | PASSED_BEFORE) == AT_START && is_wanted && !held_before {
+        // An answer that has ended since the segment was looked at is noticed when it is held.
+        if notes & EXPECTED != 0 && is_idle(connection) && connection.phase >= Connection::LIKELY {
+            let is_part = unjudged && !work.request.is_interesting();
+            match stop(ctx, segment, connection, tcp, is_part) {
                 DROP => return HELD,
                 COUNT => not_held = 1,
                 _ => not_held = 0,
@@ -399,8 +438,8 @@ fn read_request(
 
 /// Of a segment: it begins where a request is due;
 const AT_START: u32 = 1;
-/// and all is said and done before it.
-const AT_BOUNDARY: u32 = 2;
+/// and is what the app expects, with all acknowledged that it has said.
+const EXPECTED: u32 = 2;
 /// It was passed on before, to the app, which may have it although it does not say so.
 const PASSED_BEFORE: u32 = 4;
 /// It begins within what must not be missed.
@@ -413,13 +452,23 @@ const COUNT: u32 = 2;
 /// It can't be held, which is counted.
 const PASS_ON: u32 = 3;
 
+/// `is_part`: nothing can be said of it yet.
 #[inline(always)]
-fn stop(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp: *mut TcpSock) -> u32 {
+fn stop(
+    ctx: &TcContext,
+    segment: &Segment,
+    connection: &mut Connection,
+    tcp: *mut TcpSock,
+    is_part: bool,
+) -> u32 {
     if !hold::is_possible(segment) {
         return PASS_ON;
     }
     if connection.phase != Connection::PROVEN {
         return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
+    }
+    if is_part && aside::put(ctx, segment, connection) != 0 {
+        return DROP;
     }
     if hold(ctx, segment, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
 }
@@ -468,6 +517,7 @@ fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
     scanning::clear(&mut connection.request);
     connection.next = segment.seq;
     connection.requests = connection.responses;
+    connection.answered = connection.responses;
     connection.found_at = connection.requests;
     connection.response_from = segment.ack;
     start_listening(connection, segment.ack);

@@ -17,6 +17,7 @@
 #![feature(core_intrinsics)]
 
 mod answer;
+mod aside;
 mod assign;
 mod bare_ack;
 mod checksum;
@@ -27,6 +28,7 @@ mod follow;
 mod heartbeat;
 mod hold;
 mod icmp;
+mod join;
 mod opening;
 mod packet;
 mod parked;
@@ -55,7 +57,7 @@ use crate::{
 #[classifier]
 pub fn redirector_ingress(ctx: TcContext) -> i32 {
     let assign = |segment: &Segment| {
-        assign::ingress(&ctx, segment);
+        assign::ingress(by_value(&ctx), segment);
         TC_ACT_UNSPEC
     };
     packet::parsed(&ctx, assign).unwrap_or_else(pass)
@@ -65,7 +67,7 @@ pub fn redirector_ingress(ctx: TcContext) -> i32 {
 pub fn redirector_inspect(ctx: TcContext) -> i32 {
     packet::seen(&ctx, |segment| inspect(&ctx, segment)).unwrap_or_else(|parsed| {
         if parsed == packet::OTHER {
-            icmp::ingress(&ctx);
+            icmp::ingress(by_value(&ctx));
         }
         pass(parsed)
     })
@@ -81,21 +83,34 @@ fn pass(parsed: Parsed) -> i32 {
 }
 
 #[inline(always)]
-fn inspect(ctx: &TcContext, segment: &Segment) -> i32 {
+fn inspect(ctx: &TcContext, segment: &mut Segment) -> i32 {
     let is_copy = opening::is_copy(ctx);
     if hold::was_held(u16::from_be_bytes(segment.source_port)) {
-        match parked::ingress(ctx, segment) {
+        match parked::ingress(by_value(ctx), segment) {
             Verdict::Pass => return TC_ACT_UNSPEC,
             Verdict::Drop => return TC_ACT_SHOT,
             Verdict::Next => {}
         }
     }
-    match follow::request(ctx, segment, is_copy) {
+    let mut seen = follow::request(ctx, segment, is_copy);
+    if seen > follow::JOINS {
+        seen = join::join(by_value(ctx), segment, seen - follow::JOINS);
+        if seen == join::JOINED {
+            seen = follow::request(ctx, segment, false);
+        }
+    }
+    match seen {
         follow::HELD => return TC_ACT_SHOT,
-        follow::FOLLOWED => return TC_ACT_UNSPEC,
-        _ => assign::ingress(ctx, segment),
+        follow::PASS => assign::ingress(by_value(ctx), segment),
+        _ => {}
     }
     TC_ACT_UNSPEC
+}
+
+/// For functions that are not inlined: for a reference it would have to be on the stack, which has little room.
+#[inline(always)]
+fn by_value(ctx: &TcContext) -> TcContext {
+    TcContext::new(ctx.skb.skb)
 }
 
 #[classifier]

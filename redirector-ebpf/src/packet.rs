@@ -32,12 +32,12 @@ pub struct Segment {
     /// Network order; IPv4 is v4-mapped, as in the maps.
     pub source: AddressBytes,
     pub destination: AddressBytes,
-    pub seq: u32,
-    pub ack: u32,
-    /// Network order, as the socket lookup wants it.
+    /// Network order. (The four fields so far are in the order of the kernel's `bpf_sock_tuple`: see `sockets`.)
     pub source_port: [u8; 2],
     /// Network order.
     pub destination_port: [u8; 2],
+    pub seq: u32,
+    pub ack: u32,
     /// Offset of the TCP header from the network header.
     pub tcp_offset: u32,
     /// Length of the TCP header in bytes.
@@ -214,11 +214,11 @@ pub fn parsed(ctx: &TcContext, then: impl FnOnce(&Segment) -> i32) -> Result<i32
 
 /// As [`parsed`], and faster, for programs that are on the way of all packets. (It needs kernel 6.3.)
 #[inline(always)]
-pub fn seen(ctx: &TcContext, then: impl FnOnce(&Segment) -> i32) -> Result<i32, Parsed> {
+pub fn seen(ctx: &TcContext, then: impl FnOnce(&mut Segment) -> i32) -> Result<i32, Parsed> {
     let mut segment = MaybeUninit::uninit();
     match redirector_see(ctx.skb.skb, segment.as_mut_ptr()) {
         // SAFETY: then it is written.
-        SEGMENT => Ok(then(unsafe { segment.assume_init_ref() })),
+        SEGMENT => Ok(then(unsafe { segment.assume_init_mut() })),
         other => Err(other),
     }
 }

@@ -53,7 +53,13 @@ impl Client {
     /// Does something in the pod.
     pub fn in_pod<T: Send + 'static>(&self, work: impl FnOnce(&mut Pod) -> T + Send + 'static) -> T {
         let (sender, receiver) = channel();
-        self.pod.send(Box::new(move |pod| drop(sender.send(work(pod))))).unwrap();
+        let work = move |pod: &mut Pod| {
+            let outcome = work(pod);
+            // It may have taken longer than the agent may be silent.
+            pod.beat_unless_frozen();
+            drop(sender.send(outcome));
+        };
+        self.pod.send(Box::new(work)).unwrap();
         receiver.recv_timeout(PATIENCE).unwrap()
     }
 
@@ -97,6 +103,12 @@ impl Pod {
         })
     }
 
+    fn beat_unless_frozen(&mut self) {
+        if !self.frozen {
+            self.beat();
+        }
+    }
+
     fn beat(&mut self) {
         self.heartbeat.as_mut().map(Heartbeat::beat).transpose().unwrap();
     }
@@ -115,9 +127,7 @@ impl Pod {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if !self.frozen {
-                self.beat();
-            }
+            self.beat_unless_frozen();
         }
     }
 }

@@ -55,6 +55,12 @@ pub fn facts(stream: &TcpStream) -> Existing {
     Existing { bytes_acked: number(120), bytes_received: number(128) }
 }
 
+/// Ends the connection with a reset.
+pub fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(stream);
+}
+
 /// `T` is an integer or an array of integers.
 pub fn set<T>(socket: &impl AsRawFd, option: i32, value: T) {
     let length = size_of::<T>() as libc::socklen_t;

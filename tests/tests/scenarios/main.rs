@@ -44,6 +44,7 @@ mod packets;
 mod parked_apps;
 mod parking;
 mod parking_limits;
+mod parking_parts;
 mod parking_under_load;
 mod path_mtu;
 mod port_reuse;

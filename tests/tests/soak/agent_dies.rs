@@ -21,7 +21,7 @@ use crate::{
 /// lost three times would wait for 1.4 s. The rest is for a machine that is busy.
 const A_RETRANSMISSION: Duration = Duration::from_millis(1300);
 
-const LOAD: [Client; 3] = [Client::Keeps, Client::Keeps, Client::Reconnects];
+const LOAD: [Client; 5] = [Client::Keeps, Client::Keeps, Client::Reconnects, Client::Halves, Client::Halves];
 
 #[test]
 fn requests_without_the_context_never_notice_when_the_agent_is_killed_or_stopped() {

@@ -20,6 +20,8 @@ pub enum Client {
     Keeps,
     /// On a new connection each time.
     Reconnects,
+    /// On one connection all the time, each head in two segments.
+    Halves,
 }
 
 /// What became of the load.
@@ -85,7 +87,14 @@ impl Client {
 
     fn ask(self, connection: &mut Connection) -> By {
         let number = Number::next();
-        connection.send(Whose::Live.get(number));
+        let request = Whose::Live.get(number);
+        if self == Self::Halves {
+            let (first, second) = request.split_at(request.len() / 2);
+            connection.send(first);
+            connection.send(second);
+        } else {
+            connection.send(request);
+        }
         let answer = answer(connection, number);
         answer.unwrap_or_else(|error| panic!("{self:?} on {}: {error}", connection.local_address())).0
     }
