@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::BPF_CSUM_LEVEL_QUERY,
+    bindings::{__sk_buff, BPF_CSUM_LEVEL_QUERY},
     helpers::generated::{bpf_csum_diff, bpf_csum_level, bpf_loop, bpf_skb_load_bytes},
     macros::map,
     maps::PerCpuArray,
@@ -39,8 +39,25 @@ struct Sum {
 
 /// The device has checked it, or nobody has to (the sender is on this machine and left the checksum to a device), or it is
 /// right.
-#[inline(never)]
+#[inline(always)]
 pub fn is_good(ctx: &TcContext, segment: &Segment, payload: Payload) -> bool {
+    redirector_is_good(ctx.skb.skb, segment, payload.at, payload.len) != 0
+}
+
+/// Exported, as those of `scanning` are.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn redirector_is_good(packet: *mut __sk_buff, segment: *const Segment, at: u32, len: u32) -> u32 {
+    // SAFETY: valid, unless it is null.
+    let Some(segment) = (unsafe { segment.as_ref() }) else { return 0 };
+    if packet.is_null() {
+        return 0;
+    }
+    u32::from(is_right(&TcContext::new(packet), segment, Payload { at, len }))
+}
+
+#[inline(always)]
+fn is_right(ctx: &TcContext, segment: &Segment, payload: Payload) -> bool {
     // SAFETY: the context is valid. The query changes nothing, and fails unless the device has checked.
     if unsafe { bpf_csum_level(ctx.as_ptr().cast(), u64::from(BPF_CSUM_LEVEL_QUERY)) } >= 0 {
         return true;
