@@ -4,21 +4,55 @@ use crate::scan::{RequestScan, ResponseScan};
 
 /// Requests are written by the ingress program, under `lock`; responses by the egress program, which the kernel runs once at
 /// a time for a socket. All zeros is a connection of which nothing is known.
+///
+/// The two may run on two processors, so what each request needs is in the order of cache lines: the first 56 bytes (the
+/// kernel puts 8 before them), then 64 at a time.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Connection {
+    // Written for requests, and read for responses.
     pub lock: u64,
     /// One of the phases below.
     pub phase: u32,
     /// Left alone for good: a [`Raw`]. 0: it is not.
     pub raw: u32,
-    /// Where the next byte for `request` is.
-    pub next: u32,
+    /// Changes when the egress program is to start anew, at `response_from`.
+    pub epoch: u32,
+    /// The epoch in which a part of a response was missed: the one thing here that the egress program writes, and seldom.
+    pub broken_epoch: u32,
     /// Heads of requests so far.
     pub requests: u32,
-    pub request: RequestScan,
+    /// Where the next byte for `request` is.
+    pub next: u32,
     /// Of the latest 64 requests, by their number: were they HEAD requests?
     pub head_requests: u64,
+    /// Where the body of the latest request begins, or would.
+    pub body_from: u32,
+    /// The latest segment that began where a request was due, and `requests` before it.
+    pub began: u32,
+    pub requests_before: u32,
+    /// Not 0: of segments that came before their turn there are copies; the last of them ends at `early_end`.
+    pub early: u32,
+
+    // For requests alone.
+    pub request: RequestScan,
+    /// What `responses` was when it was looked at, which is not done for each request: the other processor would wait for it.
+    pub answered: u32,
+    pub early_end: u32,
+
+    // Written for responses, and read for requests.
+    /// The end of what the app has sent, or is just sending.
+    pub sent_end: u64,
+    /// Responses that were complete.
+    pub responses: u32,
+    // For responses alone.
+    pub response_epoch: u32,
+    /// Where the next byte for `response` is.
+    pub response_next: u32,
+    pub response: ResponseScan,
+
+    // Seldom.
+    pub response_from: u32,
     /// `requests` when the connection was first seen, or found again.
     pub found_at: u32,
     /// While nothing is known: the [`protocols`](crate::PORT_HTTP2) that the latest segment looked like.
@@ -31,26 +65,7 @@ pub struct Connection {
     pub probed_seq: u32,
     /// How often the app was not done.
     pub failed_probes: u32,
-    /// Changes when the egress program is to start anew, at `response_from`.
-    pub epoch: u32,
-    pub response_from: u32,
-    pub response_epoch: u32,
-    /// Where the next byte for `response` is.
-    pub response_next: u32,
-    /// Responses that were complete.
-    pub responses: u32,
-    pub response: ResponseScan,
-    /// The epoch in which a part of a response was missed.
-    pub broken_epoch: u32,
-    /// Where the body of the latest request begins, or would.
-    pub body_from: u32,
-    /// The latest segment that began where a request was due, and `requests` before it.
-    pub began: u32,
-    pub requests_before: u32,
-    /// Not 0: of segments that came before their turn there are copies; the last of them ends at `early_end`.
-    pub early: u32,
-    pub early_end: u32,
-    /// Between these two all was passed over, or is known by copies: it may come any time.
+    /// What was read or passed over between these two is certainly what the client sent: it may come again.
     pub known_from: u32,
     pub known_to: u32,
     /// Not 0: the first part of a head is put aside, under this number.
@@ -61,11 +76,11 @@ pub struct Connection {
     pub aside_parts: u32,
     pub aside_from: u32,
     pub aside_slot: u32,
-    /// Always zero.
-    pub padding: u32,
-    /// The end of what the app has sent, or is just sending.
-    pub sent_end: u64,
-    /// Until it is [`Self::PROVEN`]: when the last request came, when the app last sent something, and the longest time
+    /// See the program's `unread`: of the chunked body of the latest request; that request, by its number; and where it seems to end.
+    pub unread: u32,
+    pub unread_of: u32,
+    pub unread_end: u32,
+    /// While it is not [`Self::PROVEN`]: when the last request came, when the app last sent something, and the longest time
     /// from the one to the other. Nanoseconds of `CLOCK_MONOTONIC`.
     pub asked_at: u64,
     pub spoke_at: u64,
@@ -83,6 +98,9 @@ impl Connection {
     pub const LIKELY: u32 = 2;
     /// Where the next request begins is certain.
     pub const PROVEN: u32 = 3;
+    /// It was, but something that was read may have been damaged, or the end of a request was seen and not read. When the app has
+    /// answered all the same and has nothing more to say, it is again.
+    pub const DOUBTED: u32 = 4;
 }
 
 /// Why a connection is left alone for good.

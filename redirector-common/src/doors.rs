@@ -1,7 +1,7 @@
 //! What inspection (door C) and parking (door B) share: whose a connection is, what is held back, what is looked for.
 //!
 //! Maps: `HOLDS` [`Tuple`] → [`Held`], `FLOWS` [`Tuple`] → [`Flow`], `NEEDLES` [`Needle`] → `u32`,
-//! `INSPECTED_PORTS` port → [`name_bit`]s, `AGENT_PORTS` the agent's port → the service's, ring buffer `HELD_SEGMENTS` of [`HeldSegment`],
+//! `INSPECTED_PORTS` port → [`InspectedPort`], `AGENT_PORTS` the agent's port → the service's, ring buffer `HELD_SEGMENTS` of [`HeldSegment`],
 //! `EXISTING` [`Tuple`] → [`Existing`], `PORT_PROTOCOLS` port → [`PORT_HTTP2`] and [`PORT_TLS`],
 //! socket storage `CONNECTIONS` of [`Connection`](crate::Connection).
 
@@ -81,8 +81,19 @@ impl Needle {
     pub const MEMBER: u16 = 2;
 }
 
-/// The value of a port in `INSPECTED_PORTS`, 0 for one that is not: the bits of all names and keys that are looked for.
-/// Most of those that are not are told from them without a look into `NEEDLES`.
+/// The value of a port in `INSPECTED_PORTS`: what is looked for in requests to it, without a look into `NEEDLES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InspectedPort {
+    /// The [`name_bit`]s of all names and keys that are looked for. 0: the port is not inspected.
+    pub names: u32,
+    /// Always zero.
+    pub padding: u32,
+    /// [`LineStarts`](crate::scan::LineStarts) of the header lines to look at.
+    pub lines: u64,
+}
+
+/// The bit of a name or key. It tells most of those that are not looked for from those that are.
 pub const fn name_bit(hash: u32) -> u32 {
     1 << (hash >> 27)
 }
@@ -123,7 +134,7 @@ pub struct HeldSegment {
 
 #[cfg(all(feature = "user", target_os = "linux"))]
 mod user {
-    use super::{Existing, Flow, Held, Needle, Tuple};
+    use super::{Existing, Flow, Held, InspectedPort, Needle, Tuple};
 
     // SAFETY: `repr(C)`, only integers and arrays of integers, and no implicit padding: 16+16+2+2.
     unsafe impl aya::Pod for Tuple {}
@@ -133,6 +144,8 @@ mod user {
     unsafe impl aya::Pod for Held {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Existing {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for InspectedPort {}
     // SAFETY: as above: 2+2+4.
     unsafe impl aya::Pod for Needle {}
 }

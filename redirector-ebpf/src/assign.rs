@@ -35,7 +35,8 @@ static LOCAL_ADDRESSES: HashMap<AddressBytes, u8> = HashMap::with_max_entries(40
 
 /// Hands the segment to the agent's listener, if it opens a connection to an intercepted port.
 #[inline(never)]
-pub fn ingress(ctx: &TcContext, segment: &Segment) {
+pub fn ingress(ctx: TcContext, segment: &Segment) {
+    let ctx = &ctx;
     if let Some(outcome) = offer(ctx, segment) {
         count(outcome);
         debug!(

@@ -5,10 +5,13 @@ use aya_ebpf::{
         BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
         bpf_sock,
     },
-    helpers::generated::bpf_sk_storage_get,
+    helpers::generated::{bpf_loop, bpf_sk_storage_get},
     macros::btf_map,
 };
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xchg};
+use core::{
+    ffi::c_void,
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xchg},
+};
 use redirector_common::Connection;
 
 /// See [`Connection`]. What a listening socket has, connections inherit that are accepted from it.
@@ -61,13 +64,52 @@ unsafe fn storage(socket: *mut bpf_sock, flags: u64) -> *mut Connection {
     unsafe { bpf_sk_storage_get(map, socket.cast(), core::ptr::null_mut(), flags) }.cast()
 }
 
-/// Packets of a connection may come in on two processors at once. The one that finds it locked passes its packet on,
-/// which the other then finds missing.
+/// Turns of waiting for another processor: longer than it has a packet, as a rule.
+const MAX_TURNS: u32 = 4096;
+
+/// Packets of a connection may come in on two processors at once: the one waits for the other. False: in vain; what is
+/// passed on then is missing later.
 #[inline(always)]
-pub fn try_lock(connection: &mut Connection) -> bool {
+pub fn lock(connection: &mut Connection) -> bool {
+    try_lock(connection) || wait_for_lock(connection) != 0
+}
+
+#[inline(always)]
+fn try_lock(connection: &mut Connection) -> bool {
     let lock = &raw mut connection.lock;
     // SAFETY: aligned, and valid as long as the connection.
     unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(lock, 1) == 0 }
+}
+
+#[inline(never)]
+fn wait_for_lock(connection: &mut Connection) -> u32 {
+    let mut wait = Wait { connection, locked: 0 };
+    // SAFETY: the callback takes what is given.
+    unsafe {
+        bpf_loop(MAX_TURNS, (turn as *const ()).cast_mut().cast(), (&raw mut wait).cast(), 0);
+    }
+    wait.locked as u32
+}
+
+#[repr(C)]
+struct Wait {
+    connection: *mut Connection,
+    locked: u64,
+}
+
+/// 0: go on.
+#[inline(never)]
+unsafe extern "C" fn turn(_: u32, wait: *mut c_void) -> i64 {
+    let wait = wait.cast::<Wait>();
+    // SAFETY: the context is a `Wait`.
+    unsafe {
+        let connection = &mut *(*wait).connection;
+        if (&raw const connection.lock).read_volatile() != 0 || !try_lock(connection) {
+            return 0;
+        }
+        (*wait).locked = 1;
+    }
+    1
 }
 
 #[inline(always)]

@@ -1,8 +1,9 @@
 //! What comes before its turn: segments that an earlier one, lost or overtaken, is still to come before.
 //!
 //! They are passed on at once. The app's kernel puts them aside until their turn, and a copy of them is put aside here, so that
-//! they can be read then: in a chunked body, or behind the end of a request, nothing is known without them. The copies
-//! are with the app's socket, as long as there are any.
+//! they can be read then: in a chunked body, or behind the end of a request, nothing is known without them. The copies of
+//! all connections are in one place, where new ones take that of the oldest. Where a connection's are is with its socket, as long
+//! as there are any. If there is no room for one, see `unread`.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -23,7 +24,7 @@ use core::{
 };
 use redirector_common::{Connection, scan::BLOCK, word_at};
 
-use crate::{follow::Payload, packet::Segment, scanning};
+use crate::{follow::Payload, packet::Segment, scanning, unread};
 
 /// From the first byte that is missing. More no app has room for, as a rule.
 const FARTHEST: u32 = 1 << 20;
@@ -38,40 +39,52 @@ static EARLY: SkStorage<Early> = SkStorage::new();
 static PAID: Array<u64> = Array::with_max_entries(1, 0);
 
 const PRICE_NS: u64 = 1_000_000_000;
-/// So many connections may have copies: 2 MiB.
-const MOST: u64 = 128;
+/// So many connections may have copies: half a MiB.
+const MOST: u64 = 256;
 
-const MAX_PARTS: u32 = 64;
-/// The last part must begin before that, and the longest may have so many bytes.
-const ROOM: u32 = 6 * 1024;
-const LONGEST: u32 = 8 * 1024;
-/// So that a block can be copied from any byte.
+/// So many segments of each.
+const MAX_PARTS: u32 = 120;
+/// Bytes of all copies, but for the end of the last one; and of the longest one.
+const ROOM: u32 = 1 << 21;
+const LONGEST: u32 = 1 << 16;
+const NO_ROOM: u64 = u64::MAX;
+/// Other processors may want some, too.
+const MAX_TURNS: u32 = 8;
+/// So that a copy need not be in two pieces, and a block can be read from any byte.
 const BYTES: usize = (ROOM + LONGEST) as usize + BLOCK;
+
+/// The bytes of the copies, as many as there were last.
+#[map]
+static COPIES: Array<Copies> = Array::with_max_entries(1, 0);
+
+#[repr(C, align(8))]
+struct Copies {
+    /// How many bytes there have been.
+    used: u64,
+    bytes: [u8; BYTES],
+}
 
 /// What is not kept can't be read, and sight is lost.
 #[repr(C)]
 pub struct Early {
     parts: u32,
-    /// Bytes of `bytes` that are used.
-    used: u32,
     /// The part that was read last, and how many were tried since then.
     cursor: u32,
     tried: u32,
+    padding: u32,
     part: [Part; MAX_PARTS as usize],
-    bytes: [u8; BYTES],
 }
 
-/// With what the kernel keeps beside it, it takes no more than 16 KiB: before Linux 6.8 a socket has 20 KiB for all of this kind
-/// (`net.core.optmem_max`).
-const _: () = assert!(size_of::<Early>() + 128 < 16 * 1024);
+/// With what the kernel keeps beside it. (Before Linux 6.8 a socket has 20 KiB for all of this kind: `net.core.optmem_max`.)
+const _: () = assert!(size_of::<Early>() + 100 < 2048);
 
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Part {
     seq: u32,
     len: u32,
-    /// Where in `bytes`.
-    at: u32,
+    /// How many bytes there had been in [`Copies`] before it.
+    at: u64,
 }
 
 /// What [`read_step`] works on, beside [`scanning::Work`].
@@ -109,7 +122,8 @@ pub unsafe fn put_aside(
     socket: *mut bpf_sock,
 ) {
     let Some(len) = segment.payload_len(ctx) else { return };
-    let payload = Payload { at, len };
+    // That there is room, and that it stays, is not certain.
+    unread::note(connection, segment, len, unread::is_end(ctx, at.wrapping_add(len), len));
     // SAFETY: guaranteed by the caller.
     let mut early = unsafe { storage(socket, 0) };
     if early.is_null() {
@@ -125,28 +139,74 @@ pub unsafe fn put_aside(
     }
     // SAFETY: valid as long as the socket; the connection is locked.
     let early = unsafe { &mut *early };
-    let end = segment.seq.wrapping_add(payload.len);
+    let end = segment.seq.wrapping_add(len);
     if connection.early == 0 || (end.wrapping_sub(connection.early_end) as i32) > 0 {
         connection.early_end = end;
     }
     connection.early = 1;
     // The compiler is not to know the bounds: it would leave out the checks that the verifier wants to see.
-    let (part, at, last) =
-        (black_box(early.parts), black_box(early.used), black_box(payload.len.wrapping_sub(1)));
-    if part >= MAX_PARTS || at >= ROOM || last >= LONGEST {
+    let (part, last) = (black_box(early.parts), black_box(len.wrapping_sub(1)));
+    if part >= MAX_PARTS || last >= LONGEST {
         return;
     }
     let len = last + 1;
-    // SAFETY: within the array, as was checked.
+    let Some(copies) = COPIES.get_ptr_mut(0) else { return };
+    // SAFETY: aligned, and valid as long as the program.
+    let before = unsafe { begin_copy(copies, len) };
+    if before == NO_ROOM {
+        return;
+    }
+    let to = black_box(before as u32 & (ROOM - 1));
+    if to >= ROOM {
+        return;
+    }
+    // SAFETY: within the arrays, as was checked.
     unsafe {
-        let to = early.bytes.as_mut_ptr().add(at as usize).cast();
-        if bpf_skb_load_bytes(ctx.as_ptr(), payload.at, to, len) != 0 {
+        let to = (&raw mut (*copies).bytes).cast::<u8>().add(to as usize).cast();
+        if bpf_skb_load_bytes(ctx.as_ptr(), at, to, len) != 0 {
             return;
         }
-        early.part.as_mut_ptr().add(part as usize).write(Part { seq: segment.seq, len, at });
+        if !is_there(copies, before) {
+            // Others were that much faster that this may have been written over theirs: none of the copies counts.
+            begin_copy(copies, ROOM);
+            return;
+        }
+        early.part.as_mut_ptr().add(part as usize).write(Part { seq: segment.seq, len, at: before });
     }
-    early.used = at + len;
     early.parts = part + 1;
+}
+
+/// Takes room for so many bytes; says how many there had been before, or [`NO_ROOM`].
+#[inline(always)]
+unsafe fn begin_copy(copies: *mut Copies, len: u32) -> u64 {
+    // SAFETY: aligned, and valid as long as the program.
+    let mut before = unsafe { (&raw const (*copies).used).read_volatile() };
+    let mut turns = 0;
+    while turns < MAX_TURNS {
+        turns += 1;
+        // SAFETY: as above.
+        let now = unsafe { exchange(copies, before, before + u64::from(len)) };
+        if now == before {
+            return before;
+        }
+        before = now;
+    }
+    NO_ROOM
+}
+
+/// Nothing was written over the copy so far. A full barrier: ask after it was read.
+#[inline(always)]
+unsafe fn is_there(copies: *mut Copies, at: u64) -> bool {
+    // SAFETY: guaranteed by the caller; nothing is exchanged for another value.
+    unsafe { exchange(copies, 0, 0) }.wrapping_sub(at) <= u64::from(ROOM)
+}
+
+#[inline(always)]
+unsafe fn exchange(copies: *mut Copies, from: u64, to: u64) -> u64 {
+    // SAFETY: aligned, and valid as long as the program.
+    let used = unsafe { &raw mut (*copies).used };
+    // SAFETY: as above.
+    unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(used, from, to).0 }
 }
 
 /// Reads on where the scan of the packet has ended, as far as there are copies. False: as [`scanning::read_requests`].
@@ -163,10 +223,6 @@ pub unsafe fn read(ctx: &TcContext, origin: u32, socket: *mut bpf_sock) -> bool 
     }
     // SAFETY: valid as long as the socket; the connection is locked.
     unsafe { ((*early).cursor, (*early).tried) = (0, 0) };
-    if let Some(work) = scanning::work() {
-        // SAFETY: this processor's alone while the program runs.
-        unsafe { ((*work).known_from, (*work).known_to) = (0, 0) };
-    }
     let mut reading = Reading { packet: ctx.skb.skb, early, origin: u64::from(origin) };
     // SAFETY: the callback takes what is given.
     unsafe {
@@ -257,10 +313,6 @@ fn find_block(reading: &mut Reading) -> i64 {
     let done = next.wrapping_sub(seq);
     if cursor < early.parts && (done as i32) < 0 && work.request.pass_over(done.wrapping_neg()) {
         // Of what is in between there is no copy: it is of a chunk, and may not even have come.
-        if work.known_from == work.known_to {
-            work.known_from = next;
-        }
-        work.known_to = seq;
         work.end = seq.wrapping_sub(origin);
         work.at = work.end;
         early.tried = 0;
@@ -272,15 +324,19 @@ fn find_block(reading: &mut Reading) -> i64 {
         return (early.tried >= early.parts) as i64;
     }
     early.tried = 0;
-    let at = black_box(at.wrapping_add(done));
-    if at >= ROOM + LONGEST {
+    let Some(copies) = COPIES.get_ptr_mut(0) else { return 1 };
+    let from = black_box((at as u32 & (ROOM - 1)).wrapping_add(done));
+    if from >= ROOM + LONGEST {
         return 1;
     }
-    for word in 0..BLOCK / 8 {
-        // SAFETY: a block fits behind it, and into the other.
-        unsafe {
-            let word_of_part = word_at(early.bytes.as_ptr().add(at as usize + word * 8));
-            work.block_words().add(word).write(word_of_part);
+    // SAFETY: a block fits behind it, and into the other.
+    unsafe {
+        let from = (&raw const (*copies).bytes).cast::<u8>().add(from as usize);
+        for word in 0..BLOCK / 8 {
+            work.block_words().add(word).write(word_at(from.add(word * 8)));
+        }
+        if !is_there(copies, at) {
+            return 1;
         }
     }
     let left = len - done;

@@ -2,9 +2,9 @@
 //! begins, and stops those that may be a developer's. (Responses: see `responses`.) A part of a head waits for the rest (`aside`).
 //!
 //! What comes before its turn is read when its turn comes (`early`). A gap that is not closed so, or a part of a request that the app
-//! had to be sent again, ends what is known (`UNKNOWN`). It begins again with a segment that is exactly what the app expects
-//! next, at a time when the app has said all it had to say, and that looks like a request; after a whole exchange
-//! (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
+//! had to be sent again, ends what is known (`UNKNOWN`), or puts it in doubt (`DOUBTED`). It begins again with a segment that is
+//! exactly what the app expects next, at a time when the app has said all it had to say, and that looks like a request;
+//! after a whole exchange (`PROBATION`) it is `LIKELY`, and after a silence of the app `PROVEN`.
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock as Sock, bpf_tcp_sock as TcpSock},
@@ -14,11 +14,14 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use core::sync::atomic::{Ordering, compiler_fence};
-use redirector_common::{Connection, Counter, Existing, PORT_TLS, Raw, Tuple, scan::RequestScan};
+use redirector_common::{
+    Connection, Counter, Existing, InspectedPort, PORT_TLS, Raw, Tuple,
+    scan::{LineStarts, RequestScan},
+};
 
 use crate::{
     aside, checksum,
-    connection::{self, is_idle, may_have_said, start_listening, try_lock, unlock},
+    connection::{self, is_idle, lock, may_have_said, start_listening, unlock},
     counters::count,
     early,
     hold::{self, hold},
@@ -26,12 +29,12 @@ use crate::{
     packet::{self, Segment, TCP_RST, TCP_SYN, TCP_URG},
     protocol, scanning, silence,
     sockets::{self, TCP_ESTABLISHED, TCP_NEW_SYN_RECV},
+    unread,
 };
 
-/// By port (host order): the [`name_bit`](redirector_common::name_bit)s of what is looked for in its requests; 0: they are not
-/// read. All ports, because each packet is looked up, and nothing is quicker.
+/// By port (host order). All ports, because each packet is looked up, and nothing is quicker.
 #[map]
-static INSPECTED_PORTS: Array<u32> = Array::with_max_entries(1 << 16, 0);
+static INSPECTED_PORTS: Array<InspectedPort> = Array::with_max_entries(1 << 16, 0);
 
 /// See [`Existing`].
 #[map]
@@ -44,6 +47,8 @@ const MAX_HOLDS: u32 = 2;
 
 /// More requests without an answer than this are not followed.
 const MAX_OUTSTANDING: u32 = 60;
+/// So many may be without one as far as is known before it is looked whether they are.
+const SOME_OUTSTANDING: u32 = 30;
 
 /// `bpf_tcp_sock.ecn_flags`
 const ECN_NEGOTIATED: u32 = 1;
@@ -68,11 +73,16 @@ const EARLY: Seen = 3;
 /// More than this by the number of the slot in which there is what goes before it: see [`join`](crate::join).
 pub const JOINS: Seen = 15;
 
-/// See [`INSPECTED_PORTS`].
+/// What is looked for in requests to it; `None`: it is not inspected.
 #[inline(always)]
-pub fn names_on(port: u16) -> u32 {
-    // SAFETY: the element lives as long as the program; an aligned word is not torn.
-    INSPECTED_PORTS.get_ptr(u32::from(port)).map_or(0, |names| unsafe { names.read_volatile() })
+pub fn inspected(port: u16) -> Option<InspectedPort> {
+    let port = INSPECTED_PORTS.get_ptr(u32::from(port))?;
+    // SAFETY: the element lives as long as the program; aligned words are not torn.
+    let (names, lines) =
+        unsafe { ((&raw const (*port).names).read_volatile(), (&raw const (*port).lines).read_volatile()) };
+    // The agent may be writing: what frames is never missed.
+    let lines = lines | LineStarts::OF_REQUESTS.to_bits();
+    (names != 0).then_some(InspectedPort { names, padding: 0, lines })
 }
 
 /// A segment from the client, or its copy: see [`opening`].
@@ -94,10 +104,7 @@ extern "C" fn redirector_request(packet: *mut __sk_buff, segment: *const Segment
     if segment.flags & (TCP_SYN | TCP_RST) != 0 {
         return PASS;
     }
-    let names = names_on(u16::from_be_bytes(segment.destination_port));
-    if names == 0 {
-        return PASS;
-    }
+    let Some(wanted) = inspected(u16::from_be_bytes(segment.destination_port)) else { return PASS };
     let Some(len) = segment.payload_len(ctx) else { return PASS };
     let link = segment.link;
     if len == 0 || link == packet::UNKNOWN_LINK {
@@ -124,20 +131,20 @@ extern "C" fn redirector_request(packet: *mut __sk_buff, segment: *const Segment
             }
             if (*connection).raw != 0 {
                 // The egress program may have said so, while there were copies.
-                if (*connection).early != 0 && try_lock(&mut *connection) {
+                if (*connection).early != 0 && lock(&mut *connection) {
                     early::forget(&mut *connection, socket);
                     unlock(&mut *connection);
                 }
                 return PASS;
             }
-            if !try_lock(&mut *connection) {
+            if !lock(&mut *connection) {
                 return PASS;
             }
             let mut seen = if (*tcp).ecn_flags & ECN_NEGOTIATED != 0 {
                 leave_alone(&mut *connection, Raw::Ecn);
                 FOLLOWED
             } else {
-                read_request(ctx, segment, payload, names, &mut *connection, socket, tcp)
+                read_request(ctx, segment, payload, wanted, &mut *connection, socket, tcp)
             };
             if (*connection).early != 0 && is_past_early(&*connection, seen) {
                 early::forget(&mut *connection, socket);
@@ -182,7 +189,7 @@ fn read_request(
     ctx: &TcContext,
     segment: &Segment,
     payload: Payload,
-    names: u32,
+    wanted: InspectedPort,
     connection: &mut Connection,
     socket: *mut Sock,
     tcp: *mut TcpSock,
@@ -197,7 +204,8 @@ fn read_request(
     // It is read once more.
     let mut again = false;
     if connection.phase != Connection::UNKNOWN {
-        if !may_have_said(connection, segment.ack) {
+        // (The socket says it at less cost, but later.)
+        if (segment.ack.wrapping_sub(snd_nxt) as i32) > 0 && !may_have_said(connection, segment.ack) {
             // For something that the app has not said: it will not take it.
             return FOLLOWED;
         }
@@ -212,17 +220,26 @@ fn read_request(
             if behind > 0 {
                 let body = connection.request.is_counted()
                     && (segment.seq.wrapping_sub(connection.body_from) as i32) >= 0;
+                let read_before = if (behind as u32) < len { behind as u32 } else { len };
                 if (segment.seq.wrapping_sub(rcv_nxt) as i32) >= 0
                     && !body
-                    && !is_known(connection, segment.seq, len)
+                    && !is_known(connection, segment.seq, read_before)
                 {
                     // What we read the first time has not got to the app: it may have been damaged. In a body that
                     // would not matter. Or the kernel has put it aside, because a process is using the socket.
                     passed_before = true;
-                    again = connection.phase == Connection::PROVEN
+                    again = connection.phase >= Connection::PROVEN
                         && segment.seq == rcv_nxt
                         && segment.seq == connection.began;
                     if !again {
+                        if connection.phase >= Connection::PROVEN
+                            && behind as u32 >= len
+                            && connection.request.is_at_start()
+                        {
+                            // What came behind it was read already.
+                            doubt(connection);
+                            return FOLLOWED;
+                        }
                         lose_sight(connection);
                     }
                 } else if behind as u32 >= len {
@@ -245,18 +262,27 @@ fn read_request(
             }
         }
     }
-    let at_boundary = seen == 0 && connection.request.is_at_start() && is_idle(connection) && expected;
-    if connection.phase == Connection::PROBATION || connection.phase == Connection::LIKELY {
-        if connection.request.is_at_start() && !is_idle(connection) {
+    if connection.phase == Connection::DOUBTED {
+        let at_start = seen == 0 && connection.request.is_at_start();
+        if at_start && expected && is_idle(connection) && silence::is_proof(connection) {
+            connection.phase = Connection::PROVEN;
+        }
+    } else if connection.phase != Connection::PROVEN && connection.phase != Connection::UNKNOWN {
+        let at_start = connection.request.is_at_start();
+        if at_start && !is_idle(connection) {
             // The request that the app has not answered may have been a part of a body, and this the next. Or the client
             // does not wait for answers, and there may be more that wait.
             lose_sight(connection);
-        } else if at_boundary && connection.requests != connection.found_at {
+        } else if at_start && seen == 0 && expected && connection.requests != connection.found_at {
             connection.phase =
                 if silence::is_proof(connection) { Connection::PROVEN } else { Connection::LIKELY };
         }
     }
     if connection.phase == Connection::UNKNOWN {
+        if unread::is_open(connection) {
+            let ends = unread::is_end(ctx, payload.at + len, len) && checksum::is_good(ctx, segment, payload);
+            unread::note(connection, segment, len, ends);
+        }
         // SAFETY: as above.
         let fresh = unsafe { (*tcp).bytes_received == 0 && (*tcp).data_segs_out == 0 };
         if !expected {
@@ -277,7 +303,11 @@ fn read_request(
             return FOLLOWED;
         }
         let certain = fresh || was_quiet(tcp, segment);
+        let ended = unread::has_ended(connection, segment);
         find(connection, segment, certain);
+        if ended && !certain {
+            connection.phase = Connection::DOUBTED;
+        }
         seen = 0;
     }
 
@@ -295,8 +325,8 @@ fn read_request(
         connection.began = segment.seq;
         connection.requests_before = connection.requests;
         notes |= AT_START;
-        if is_idle(connection) && expected {
-            notes |= AT_BOUNDARY;
+        if expected {
+            notes |= EXPECTED;
         }
     } else if !connection.request.is_counted() {
         notes |= WITHIN;
@@ -308,7 +338,8 @@ fn read_request(
     work.head_end = 0;
     work.interesting = 0;
     work.needle.port = u16::from_be_bytes(segment.destination_port);
-    work.names = names;
+    work.names = wanted.names;
+    work.judged = wanted.lines;
     work.at = payload.at + seen;
     work.end = payload.at + len;
     let mut finished = scanning::read_requests(ctx, work);
@@ -318,25 +349,37 @@ fn read_request(
         finished = unsafe { early::read(ctx, origin, socket) };
     }
 
-    let outstanding = work.requests.wrapping_sub(connection.responses);
+    if work.requests.wrapping_sub(connection.answered) > SOME_OUTSTANDING
+        || connection.phase != Connection::PROVEN
+    {
+        connection.answered = connection.responses;
+    }
+    let outstanding = work.requests.wrapping_sub(connection.answered);
     // The app may not get an urgent byte where we see it (RFC 9293 §3.8.5).
     let urgent = segment.flags & TCP_URG != 0;
     // What follows the answer may be another protocol. Until then it is a request like others.
     let switches = work.request.is_switched() && work.heads == 0 && work.request.is_interesting();
     let given_up = !finished || work.request.is_raw() || outstanding > MAX_OUTSTANDING || urgent;
     let unjudged = work.heads == 0 && work.request.is_in_head();
-    let wanted = work.first_interesting != 0 || unjudged || switches;
+    let is_wanted = work.first_interesting != 0 || unjudged || switches;
     let notes = work.notes();
-    // Others can be read again, should they come again.
-    if (given_up || wanted || notes & WITHIN != 0) && !checksum::is_good(ctx, segment, payload) {
-        count(Counter::BadChecksum);
-        return FOLLOWED;
+    // What comes next can't be told without it. All others can be read again, should they come again.
+    let is_open = !work.request.is_at_start() && !work.request.is_counted();
+    let to = segment.seq.wrapping_add(work.end.wrapping_sub(payload.at));
+    if given_up || is_wanted || is_open || notes & WITHIN != 0 {
+        if !checksum::is_good(ctx, segment, payload) {
+            count(Counter::BadChecksum);
+            return FOLLOWED;
+        }
+        note_known(connection, segment.seq, to);
+    } else if connection.early != 0 {
+        note_known(connection, segment.seq.wrapping_add(len), to);
     }
     if given_up && (!switches || urgent) {
         give_up(connection, work.request, urgent);
         return FOLLOWED;
     }
-    if outstanding > 1 && connection.phase != Connection::PROVEN {
+    if outstanding > 1 && connection.phase < Connection::PROVEN {
         lose_sight(connection);
         return FOLLOWED;
     }
@@ -347,8 +390,9 @@ fn read_request(
         leave_alone(connection, Raw::HeldInVain);
         return FOLLOWED;
     }
-    if notes & (AT_START | PASSED_BEFORE) == AT_START && wanted && !held_before {
-        if notes & AT_BOUNDARY != 0 && connection.phase >= Connection::LIKELY {
+    if notes & (AT_START | PASSED_BEFORE) == AT_START && is_wanted && !held_before {
+        // An answer that has ended since the segment was looked at is noticed when it is held.
+        if notes & EXPECTED != 0 && is_idle(connection) && connection.phase >= Connection::LIKELY {
             let is_part = unjudged && !work.request.is_interesting();
             match stop(ctx, segment, connection, tcp, is_part) {
                 DROP => return HELD,
@@ -377,11 +421,8 @@ fn read_request(
         count(Counter::RefusedAtBoundary);
     }
     scanning::copy(&work.request, &mut connection.request);
-    if connection.early != 0 && work.known_from != work.known_to {
-        (connection.known_from, connection.known_to) = (work.known_from, work.known_to);
-    }
     connection.head_requests = work.head_requests;
-    connection.next = segment.seq.wrapping_add(work.end.wrapping_sub(payload.at));
+    connection.next = to;
     if work.heads != 0 {
         connection.body_from = segment.seq.wrapping_add(work.head_end.wrapping_sub(payload.at));
     }
@@ -397,8 +438,8 @@ fn read_request(
 
 /// Of a segment: it begins where a request is due;
 const AT_START: u32 = 1;
-/// and all is said and done before it.
-const AT_BOUNDARY: u32 = 2;
+/// and is what the app expects, with all acknowledged that it has said.
+const EXPECTED: u32 = 2;
 /// It was passed on before, to the app, which may have it although it does not say so.
 const PASSED_BEFORE: u32 = 4;
 /// It begins within what must not be missed.
@@ -423,7 +464,7 @@ fn stop(
     if !hold::is_possible(segment) {
         return PASS_ON;
     }
-    if connection.phase == Connection::LIKELY {
+    if connection.phase != Connection::PROVEN {
         return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
     }
     if is_part && aside::put(ctx, segment, connection) != 0 {
@@ -432,7 +473,17 @@ fn stop(
     if hold(ctx, segment, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
 }
 
-/// All of the segment was passed over, or is known by copies.
+/// What was read or passed over from `from` to `to` is what the client sent.
+#[inline(always)]
+fn note_known(connection: &mut Connection, from: u32, to: u32) {
+    let all = connection.known_to.wrapping_sub(connection.known_from);
+    if from.wrapping_sub(connection.known_from) > all {
+        connection.known_from = from;
+    }
+    connection.known_to = to;
+}
+
+/// All of it is what the client sent, as was seen when it was read or passed over.
 #[inline(always)]
 fn is_known(connection: &Connection, seq: u32, len: u32) -> bool {
     let all = connection.known_to.wrapping_sub(connection.known_from);
@@ -453,7 +504,7 @@ fn is_past_early(connection: &Connection, seen: Seen) -> bool {
 fn give_up(connection: &mut Connection, request: RequestScan, urgent: bool) {
     if urgent {
         leave_alone(connection, Raw::Urgent);
-    } else if connection.phase == Connection::PROBATION {
+    } else if connection.phase == Connection::PROBATION || connection.phase == Connection::DOUBTED {
         lose_sight(connection);
     } else {
         leave_alone(connection, if request.is_switched() { Raw::Switched } else { Raw::NotHttp });
@@ -466,10 +517,12 @@ fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
     scanning::clear(&mut connection.request);
     connection.next = segment.seq;
     connection.requests = connection.responses;
+    connection.answered = connection.responses;
     connection.found_at = connection.requests;
     connection.response_from = segment.ack;
     start_listening(connection, segment.ack);
     connection.looks_like = 0;
+    (connection.unread, connection.unread_of) = (0, connection.requests);
     connection.phase = if certain { Connection::PROVEN } else { Connection::PROBATION };
     compiler_fence(Ordering::Release);
     // 0 is the epoch in which nothing is followed.
@@ -527,8 +580,29 @@ pub fn leave_alone(connection: &mut Connection, reason: Raw) {
     count(Counter::RawConnection);
 }
 
+/// What was read may not be what the app gets. It may have the same meaning, or another.
+#[inline(never)]
+fn doubt(connection: &mut Connection) {
+    if connection.phase == Connection::PROVEN {
+        connection.phase = Connection::DOUBTED;
+        start_timing(connection);
+    }
+}
+
+/// What the app said until now was not noted.
 #[inline(always)]
+fn start_timing(connection: &mut Connection) {
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    (connection.asked_at, connection.spoke_at) = (now, now);
+}
+
+#[inline(never)]
 fn lose_sight(connection: &mut Connection) {
+    unread::begin(connection);
+    if connection.phase == Connection::PROVEN {
+        start_timing(connection);
+    }
     connection.phase = Connection::UNKNOWN;
     connection.early_end = connection.next;
     count(Counter::LostSight);

@@ -12,7 +12,7 @@ use aya_ebpf::{
         generated::{bpf_ringbuf_output, bpf_skb_load_bytes},
     },
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{HashMap, PerCpuArray, RingBuf},
     programs::TcContext,
 };
 use core::{hint::black_box, mem::offset_of};
@@ -38,9 +38,8 @@ static HELD_SEGMENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 static RECORD: PerCpuArray<HeldSegment> = PerCpuArray::with_max_entries(1, 0);
 
 /// By the client's port (host order): not 0 if anything was ever held on a connection with it. All others are neither in
-/// `HOLDS` nor in `FLOWS`, which saves their packets the look.
-#[map]
-static HELD_PORTS: Array<[u8; 1 << 16]> = Array::with_max_entries(1, 0);
+/// `HOLDS` nor in `FLOWS`, which saves their packets the look. (A variable is found without a look into a map.)
+static mut HELD_PORTS: [u8; 1 << 16] = [0; 1 << 16];
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 /// Insert only what is not there.
@@ -109,17 +108,14 @@ pub fn hold(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp
 /// Something was held on a connection with this client's port (host order), some time or other.
 #[inline(always)]
 pub fn was_held(client_port: u16) -> bool {
-    let Some(ports) = HELD_PORTS.get_ptr(0) else { return true };
-    // SAFETY: the element lives as long as the program; a byte is never torn.
-    unsafe { (&raw const (*ports)[client_port as usize]).read_volatile() != 0 }
+    // SAFETY: a byte is never torn.
+    unsafe { (&raw const HELD_PORTS[client_port as usize]).read_volatile() != 0 }
 }
 
 #[inline(always)]
 fn note_held(client_port: u16) {
-    if let Some(ports) = HELD_PORTS.get_ptr_mut(0) {
-        // SAFETY: as above.
-        unsafe { (&raw mut (*ports)[client_port as usize]).write_volatile(1) };
-    }
+    // SAFETY: as above.
+    unsafe { (&raw mut HELD_PORTS[client_port as usize]).write_volatile(1) };
 }
 
 #[inline(always)]

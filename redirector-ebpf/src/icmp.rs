@@ -27,7 +27,8 @@ const ICMP_HEADER: u32 = 8;
 
 /// A packet that is no TCP segment comes in.
 #[inline(never)]
-pub fn ingress(ctx: &TcContext) {
+pub fn ingress(ctx: TcContext) {
+    let ctx = &ctx;
     let _ = match packet::network_protocol(ctx) {
         ETH_P_IP => v4(ctx),
         ETH_P_IPV6 => v6(ctx),

@@ -33,7 +33,8 @@ pub const JOINED: Seen = u32::MAX;
 /// Puts what is in the slot, which is claimed, before the payload of the packet; if both are too long together, in its place, which the
 /// client sends again then. If that has not made it [`JOINED`], it is as it was (`FOLLOWED`), or is to be dropped (`HELD`).
 #[inline(never)]
-pub fn join(ctx: &TcContext, segment: &mut Segment, slot: u32) -> Seen {
+pub fn join(ctx: TcContext, segment: &mut Segment, slot: u32) -> Seen {
+    let ctx = &ctx;
     let part = aside::part(slot);
     if part.is_null() {
         return FOLLOWED;

@@ -39,6 +39,7 @@ mod responses;
 mod scanning;
 mod silence;
 mod sockets;
+mod unread;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -56,7 +57,7 @@ use crate::{
 #[classifier]
 pub fn redirector_ingress(ctx: TcContext) -> i32 {
     let assign = |segment: &Segment| {
-        assign::ingress(&ctx, segment);
+        assign::ingress(by_value(&ctx), segment);
         TC_ACT_UNSPEC
     };
     packet::parsed(&ctx, assign).unwrap_or_else(pass)
@@ -66,7 +67,7 @@ pub fn redirector_ingress(ctx: TcContext) -> i32 {
 pub fn redirector_inspect(ctx: TcContext) -> i32 {
     packet::seen(&ctx, |segment| inspect(&ctx, segment)).unwrap_or_else(|parsed| {
         if parsed == packet::OTHER {
-            icmp::ingress(&ctx);
+            icmp::ingress(by_value(&ctx));
         }
         pass(parsed)
     })
@@ -85,7 +86,7 @@ fn pass(parsed: Parsed) -> i32 {
 fn inspect(ctx: &TcContext, segment: &mut Segment) -> i32 {
     let is_copy = opening::is_copy(ctx);
     if hold::was_held(u16::from_be_bytes(segment.source_port)) {
-        match parked::ingress(ctx, segment) {
+        match parked::ingress(by_value(ctx), segment) {
             Verdict::Pass => return TC_ACT_UNSPEC,
             Verdict::Drop => return TC_ACT_SHOT,
             Verdict::Next => {}
@@ -93,17 +94,23 @@ fn inspect(ctx: &TcContext, segment: &mut Segment) -> i32 {
     }
     let mut seen = follow::request(ctx, segment, is_copy);
     if seen > follow::JOINS {
-        seen = join::join(ctx, segment, seen - follow::JOINS);
+        seen = join::join(by_value(ctx), segment, seen - follow::JOINS);
         if seen == join::JOINED {
             seen = follow::request(ctx, segment, false);
         }
     }
     match seen {
         follow::HELD => return TC_ACT_SHOT,
-        follow::PASS => assign::ingress(ctx, segment),
+        follow::PASS => assign::ingress(by_value(ctx), segment),
         _ => {}
     }
     TC_ACT_UNSPEC
+}
+
+/// For functions that are not inlined: for a reference it would have to be on the stack, which has little room.
+#[inline(always)]
+fn by_value(ctx: &TcContext) -> TcContext {
+    TcContext::new(ctx.skb.skb)
 }
 
 #[classifier]

@@ -32,12 +32,12 @@ pub struct Segment {
     /// Network order; IPv4 is v4-mapped, as in the maps.
     pub source: AddressBytes,
     pub destination: AddressBytes,
-    pub seq: u32,
-    pub ack: u32,
-    /// Network order, as the socket lookup wants it.
+    /// Network order. (The four fields so far are in the order of the kernel's `bpf_sock_tuple`: see `sockets`.)
     pub source_port: [u8; 2],
     /// Network order.
     pub destination_port: [u8; 2],
+    pub seq: u32,
+    pub ack: u32,
     /// Offset of the TCP header from the network header.
     pub tcp_offset: u32,
     /// Length of the TCP header in bytes.

@@ -44,7 +44,8 @@ pub enum Verdict {
 }
 
 #[inline(never)]
-pub fn ingress(ctx: &TcContext, segment: &Segment) -> Verdict {
+pub fn ingress(ctx: TcContext, segment: &Segment) -> Verdict {
+    let ctx = &ctx;
     let tuple = &segment.incoming();
     if answer::is_ours(ctx) {
         return Verdict::Pass;

@@ -1,12 +1,20 @@
 //! Runs the scanners without a connection, for `BPF_PROG_TEST_RUN`; never attached.
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{classifier, map},
+    maps::Array,
+    programs::TcContext,
+};
 use redirector_common::{
     Rehearsal,
-    scan::{RequestScan, ResponseScan},
+    scan::{LineStarts, RequestScan, ResponseScan},
 };
 
 use crate::scanning;
+
+/// [`LineStarts`] of more lines of requests to look at.
+#[map]
+static LINES: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Scans what follows the Ethernet header, whose first byte is the mode. The verdict is what was seen: see [`Rehearsal`].
 #[classifier]
@@ -22,6 +30,7 @@ pub fn redirector_rehearse(ctx: TcContext) -> i32 {
     (work.requests, work.responses) = (0, 0);
     work.needle.port = 0;
     work.names = u32::MAX;
+    work.judged = LINES.get(0).copied().unwrap_or(0) | LineStarts::OF_REQUESTS.to_bits();
     let (finished, ended, raw, at_start);
     if mode == Rehearsal::REQUESTS {
         work.request = RequestScan::default();

@@ -5,7 +5,7 @@ use redirector_common::{Connection, Raw, Tuple};
 
 use crate::{
     connection::{self, will_send},
-    follow::{leave_alone, names_on},
+    follow::{inspected, leave_alone},
     hold,
     packet::{self, Segment, TCP_FIN, TCP_RST, TCP_SYN},
     scanning,
@@ -14,7 +14,7 @@ use crate::{
 /// A segment from the app. True: the connection is held, drop it.
 #[inline(never)]
 pub fn read(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
-    if segment.flags & (TCP_SYN | TCP_RST) != 0 || names_on(tuple.app_port) == 0 {
+    if segment.flags & (TCP_SYN | TCP_RST) != 0 || inspected(tuple.app_port).is_none() {
         return false;
     }
     // SAFETY: the context is the one the kernel called us with; the socket of a packet lives as long as the packet.

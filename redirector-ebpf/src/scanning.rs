@@ -10,7 +10,7 @@ use aya_ebpf::{
 use core::{ffi::c_void, hint::black_box};
 use redirector_common::{
     Needle, name_bit,
-    scan::{BLOCK, Block, END, HEAD, Needles, RequestScan, ResponseScan},
+    scan::{BLOCK, Block, END, Event, HEAD, LineStarts, Needles, RequestScan, ResponseScan},
 };
 
 /// See [`Needle`]; only presence counts.
@@ -47,11 +47,10 @@ pub struct Work {
     pub interesting: u32,
     /// See [`name_bit`].
     pub names: u32,
+    /// [`LineStarts`] of the lines of a request to look at.
+    pub judged: u64,
     /// See [`Work::note`].
     notes: u32,
-    /// As in `Connection`, if they differ.
-    pub known_from: u32,
-    pub known_to: u32,
     /// The next byte, counted from the start of the packet, and the end of the payload.
     pub at: u32,
     pub end: u32,
@@ -82,6 +81,59 @@ impl Work {
         at >= end
     }
 
+    /// What was read of the block up to `next` ended a head, if `event` says so.
+    #[inline(always)]
+    fn count_request(&mut self, next: u32, event: Event) {
+        if event & HEAD == 0 {
+            return;
+        }
+        let interesting = self.request.is_interesting() as u32;
+        if self.heads == 0 {
+            self.first_interesting = interesting;
+        }
+        self.heads += 1;
+        self.head_end = self.at.wrapping_sub(self.block_end.wrapping_sub(next));
+        self.interesting += interesting;
+        let bit = 1 << (self.requests & 63);
+        if self.request.is_head_request() {
+            self.head_requests |= bit;
+        } else {
+            self.head_requests &= !bit;
+        }
+        self.requests = self.requests.wrapping_add(1);
+    }
+
+    #[inline(always)]
+    fn count_response(&mut self, event: Event) {
+        self.responses = self.responses.wrapping_add((event & END != 0) as u32);
+    }
+
+    /// So many of the next bytes need not be read: that is all of the block.
+    #[inline(always)]
+    fn is_left(&self, skippable: u32) -> bool {
+        let (at, end) = rest_of_block(self);
+        skippable >= end.saturating_sub(at)
+    }
+
+    /// So many of the next bytes need not be read. Leaves the block if that is all of it, and says how many are there then.
+    #[inline(always)]
+    fn leave_block(&mut self, skippable: u32) -> u32 {
+        let (at, end) = rest_of_block(self);
+        let rest = end.saturating_sub(at);
+        if skippable < rest {
+            return 0;
+        }
+        self.at = self.at.wrapping_sub(rest);
+        self.block_at = end;
+        let left = self.end.saturating_sub(self.at);
+        if skippable < left { skippable } else { left }
+    }
+
+    #[inline(always)]
+    fn is_answer_to_head(&self) -> bool {
+        (self.head_requests >> (self.responses & 63)) & 1 != 0
+    }
+
     /// The block, to be filled.
     #[inline(always)]
     pub fn block_words(&mut self) -> *mut u64 {
@@ -99,9 +151,11 @@ impl Work {
 }
 
 /// Parts of messages that are read before a step ends.
-const TURNS: u32 = 16;
-/// Header lines that are read in one call: returning is what costs most where processors must not guess where to.
-const LINES: u32 = 8;
+const TURNS: u32 = 20;
+/// Keys and values of members that are read in one call.
+const PARTS: u32 = 8;
+/// Heads of most responses fit into so many bytes; what follows them need not be copied.
+const RESPONSE_BLOCK: u32 = 512;
 
 #[inline(always)]
 pub fn work() -> Option<*mut Work> {
@@ -184,26 +238,44 @@ pub extern "C" fn redirector_step_requests(packet: *mut __sk_buff) -> u32 {
     // SAFETY: the map value is this processor's alone while the program runs.
     let work = unsafe { &mut *work };
     if work.block_at >= work.block_end {
-        let skipped = work.request.skippable();
-        if skipped > 0 && skip(&mut work.at, work.end, skipped, |bytes| work.request.skip(bytes)) {
-            return 0;
-        }
-        if !load_block(packet, work) {
+        skip_of_request(work);
+        if !load_block(packet, work, BLOCK as u32) {
             return 1;
         }
+    }
+    if work.request.is_at_start() {
+        let (at, end) = rest_of_block(work);
+        work.block_at = work.request.read_start_line(&work.block, at, end);
     }
     let mut turns = 0;
     while turns < TURNS {
         turns += 1;
-        if work.request.is_at_line() && redirector_read_request_lines() != 0 {
-            continue;
-        }
         let (at, end) = rest_of_block(work);
         if at >= end {
             break;
         }
-        redirector_read_request();
+        if !work.request.is_at_line() {
+            if work.is_left(work.request.skippable()) {
+                break;
+            }
+            if !work.request.is_in_list() || redirector_read_members() == 0 {
+                redirector_read_request();
+            }
+            continue;
+        }
+        let judged = LineStarts::from_bits(work.judged);
+        let mut next = work.request.skip_line(&work.block, at, end, judged);
+        if next == at {
+            let event;
+            (next, event) = work.request.read_end(&work.block, at, end);
+            work.count_request(next, event);
+        }
+        work.block_at = next;
+        if next == at && redirector_read_request_line() == 0 {
+            redirector_read_request();
+        }
     }
+    skip_of_request(work);
     0
 }
 
@@ -214,74 +286,93 @@ pub extern "C" fn redirector_step_responses(packet: *mut __sk_buff) -> u32 {
     // SAFETY: as above.
     let work = unsafe { &mut *work };
     if work.block_at >= work.block_end {
-        let skipped = work.response.skippable();
-        if skipped > 0 && skip(&mut work.at, work.end, skipped, |bytes| work.response.skip(bytes)) {
-            return 0;
-        }
-        if !load_block(packet, work) {
+        skip_of_response(work);
+        if !load_block(packet, work, RESPONSE_BLOCK) {
             return 1;
         }
+    }
+    if work.response.is_at_start() {
+        let (at, end) = rest_of_block(work);
+        work.block_at = work.response.read_status_line(&work.block, at, end);
     }
     let mut turns = 0;
     while turns < TURNS {
         turns += 1;
-        if work.response.is_at_line() && redirector_read_response_lines() != 0 {
-            continue;
-        }
         let (at, end) = rest_of_block(work);
         if at >= end {
             break;
         }
-        redirector_read_response();
+        if !work.response.is_at_line() {
+            if work.is_left(work.response.skippable()) {
+                break;
+            }
+            redirector_read_response();
+            continue;
+        }
+        let mut next = work.response.skip_line(&work.block, at, end);
+        if next == at {
+            let event;
+            (next, event) = work.response.read_end(&work.block, at, end, work.is_answer_to_head());
+            work.count_response(event);
+        }
+        work.block_at = next;
+        if next == at && redirector_read_response_line() == 0 {
+            redirector_read_response();
+        }
     }
+    skip_of_response(work);
     0
 }
 
-/// Reads header lines as long as they are simple. 0: the next is not, or there is none.
+/// Reads a header line that is to be judged. 0: it is not that simple.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn redirector_read_request_lines() -> u32 {
+pub extern "C" fn redirector_read_request_line() -> u32 {
     let Some(work) = work() else { return 0 };
     // SAFETY: as above.
     let work = unsafe { &mut *work };
     let needles = MapNeedles { needle: &raw mut work.needle, names: work.names };
-    let mut lines = 0;
-    while lines < LINES {
-        lines += 1;
+    let (at, end) = rest_of_block(work);
+    let next = work.request.read_line(&work.block, at, end, &needles);
+    work.block_at = next;
+    (next != at) as u32
+}
+
+/// Reads a list, or some of it. 0: it is not that simple.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn redirector_read_members() -> u32 {
+    let Some(work) = work() else { return 0 };
+    // SAFETY: as above.
+    let work = unsafe { &mut *work };
+    let needles = MapNeedles { needle: &raw mut work.needle, names: work.names };
+    let mut parts = 0;
+    while parts < PARTS {
         let (at, end) = rest_of_block(work);
-        if at >= end {
-            return 0;
+        if at >= end || !work.request.is_in_list() {
+            break;
         }
-        let next = work.request.read_line(&work.block, at, end, &needles);
+        let next = work.request.read_member(&work.block, at, end, &needles);
         work.block_at = next;
         if next == at {
-            return 0;
+            break;
         }
+        parts += 1;
     }
-    1
+    parts
 }
 
 /// As above.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn redirector_read_response_lines() -> u32 {
+pub extern "C" fn redirector_read_response_line() -> u32 {
     let Some(work) = work() else { return 0 };
     // SAFETY: as above.
     let work = unsafe { &mut *work };
-    let mut lines = 0;
-    while lines < LINES {
-        lines += 1;
-        let (at, end) = rest_of_block(work);
-        if at >= end {
-            return 0;
-        }
-        let next = work.response.read_line(&work.block, at, end);
-        work.block_at = next;
-        if next == at {
-            return 0;
-        }
-    }
-    1
+    let (at, end) = rest_of_block(work);
+    let next = work.response.read_line(&work.block, at, end);
+    work.block_at = next;
+    (next != at) as u32
 }
 
 /// Reads what else there is: at least a byte.
@@ -294,22 +385,7 @@ pub extern "C" fn redirector_read_request() -> u32 {
     let needles = MapNeedles { needle: &raw mut work.needle, names: work.names };
     let (next, event) = work.request.read(&work.block, work.block_at, work.block_end, &needles);
     work.block_at = next;
-    if event & HEAD != 0 {
-        let interesting = work.request.is_interesting() as u32;
-        if work.heads == 0 {
-            work.first_interesting = interesting;
-        }
-        work.heads += 1;
-        work.head_end = work.at.wrapping_sub(work.block_end.wrapping_sub(next));
-        work.interesting += interesting;
-        let bit = 1 << (work.requests & 63);
-        if work.request.is_head_request() {
-            work.head_requests |= bit;
-        } else {
-            work.head_requests &= !bit;
-        }
-        work.requests = work.requests.wrapping_add(1);
-    }
+    work.count_request(next, event);
     event
 }
 
@@ -320,26 +396,32 @@ pub extern "C" fn redirector_read_response() -> u32 {
     let Some(work) = work() else { return 0 };
     // SAFETY: as above.
     let work = unsafe { &mut *work };
-    let to_head = (work.head_requests >> (work.responses & 63)) & 1 != 0;
+    let to_head = work.is_answer_to_head();
     let (next, event) = work.response.read(&work.block, work.block_at, work.block_end, to_head);
     work.block_at = next;
-    if event & END != 0 {
-        work.responses = work.responses.wrapping_add(1);
-    }
+    work.count_response(event);
     event
 }
 
-/// Goes past bytes that need not be read; false: there are none left.
+/// Goes past what need not be read, if that is all of the block and some of what is behind it.
 #[inline(always)]
-fn skip(at: &mut u32, end: u32, skippable: u32, skip: impl FnOnce(u32)) -> bool {
-    let left = end.saturating_sub(*at);
-    let bytes = if skippable < left { skippable } else { left };
-    if bytes == 0 {
-        return false;
+fn skip_of_request(work: &mut Work) {
+    let bytes = work.leave_block(work.request.skippable());
+    if bytes > 0 {
+        work.request.skip(bytes);
+        work.at += bytes;
     }
-    skip(bytes);
-    *at += bytes;
-    true
+}
+
+/// As above.
+#[inline(always)]
+fn skip_of_response(work: &mut Work) {
+    let bytes = work.leave_block(work.response.skippable());
+    if bytes > 0 {
+        let event = work.response.skip(bytes);
+        work.count_response(event);
+        work.at += bytes;
+    }
 }
 
 /// Out of memory, so that the verifier knows nothing of them, and does not follow each way that led here.
@@ -351,10 +433,10 @@ fn rest_of_block(work: &Work) -> (u32, u32) {
 
 /// False: there is nothing more to read.
 #[inline(always)]
-fn load_block(packet: *mut __sk_buff, work: &mut Work) -> bool {
+fn load_block(packet: *mut __sk_buff, work: &mut Work, most: u32) -> bool {
     let left = work.end.saturating_sub(work.at);
     // The compiler is not to know the bounds: it would leave out the check that the verifier wants to see.
-    let len = black_box(if left < BLOCK as u32 { left } else { BLOCK as u32 });
+    let len = black_box(if left < most { left } else { most });
     if len == 0 || len > BLOCK as u32 {
         return false;
     }

@@ -3,12 +3,13 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+        BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as TupleV4,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as TupleV6,
     },
     helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp},
     programs::TcContext,
 };
+use core::mem::offset_of;
 use redirector_common::AddressBytes;
 
 use crate::packet::Segment;
@@ -20,6 +21,14 @@ pub const TCP_LISTEN: u32 = 10;
 /// A request: the handshake is not over.
 pub const TCP_NEW_SYN_RECV: u32 = 12;
 
+/// The kernel's tuple is the beginning of a segment.
+const _: () = assert!(
+    offset_of!(Segment, source) == offset_of!(TupleV6, saddr)
+        && offset_of!(Segment, destination) == offset_of!(TupleV6, daddr)
+        && offset_of!(Segment, source_port) == offset_of!(TupleV6, sport)
+        && offset_of!(Segment, destination_port) == offset_of!(TupleV6, dport)
+);
+
 /// Its state; `None`: there is none.
 #[inline(always)]
 pub fn state(ctx: &TcContext, segment: &Segment) -> Option<u32> {
@@ -30,27 +39,20 @@ pub fn state(ctx: &TcContext, segment: &Segment) -> Option<u32> {
 /// Shows the socket to `look`; `None`: there is none. Not only full sockets: also requests, and those in TIME_WAIT.
 #[inline(always)]
 pub fn look_up<T>(ctx: &TcContext, segment: &Segment, look: impl FnOnce(*mut bpf_sock) -> T) -> Option<T> {
-    let source_port = u16::from_ne_bytes(segment.source_port);
-    let destination_port = u16::from_ne_bytes(segment.destination_port);
     // SAFETY: each tuple is initialised for the size that is given with it; the socket is released below on
     // the only path out.
     unsafe {
         let socket = if segment.is_v6 {
-            let mut tuple = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-                saddr: words(segment.source),
-                daddr: words(segment.destination),
-                sport: source_port,
-                dport: destination_port,
-            };
-            look_up_tuple(ctx, &raw mut tuple)
+            // Where it is: the stack has little room.
+            look_up_tuple(ctx, (&raw const *segment).cast::<TupleV6>())
         } else {
-            let mut tuple = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+            let tuple = TupleV4 {
                 saddr: words(segment.source)[3],
                 daddr: words(segment.destination)[3],
-                sport: source_port,
-                dport: destination_port,
+                sport: u16::from_ne_bytes(segment.source_port),
+                dport: u16::from_ne_bytes(segment.destination_port),
             };
-            look_up_tuple(ctx, &raw mut tuple)
+            look_up_tuple(ctx, &raw const tuple)
         };
         if socket.is_null() {
             return None;
@@ -64,12 +66,12 @@ pub fn look_up<T>(ctx: &TcContext, segment: &Segment, look: impl FnOnce(*mut bpf
 /// # Safety
 /// `tuple` must be one of the members of `bpf_sock_tuple`, initialised. The socket must be released.
 #[inline(always)]
-unsafe fn look_up_tuple<T>(ctx: &TcContext, tuple: *mut T) -> *mut bpf_sock {
+unsafe fn look_up_tuple<T>(ctx: &TcContext, tuple: *const T) -> *mut bpf_sock {
     // SAFETY: guaranteed by the caller; the kernel tells the family by the size.
     unsafe {
         bpf_skc_lookup_tcp(
             ctx.as_ptr(),
-            tuple.cast::<bpf_sock_tuple>(),
+            tuple.cast_mut().cast::<bpf_sock_tuple>(),
             core::mem::size_of::<T>() as u32,
             BPF_F_CURRENT_NETNS as i64 as u64,
             0,

@@ -217,7 +217,7 @@ fn chunks_may_be_longer_than_what_is_kept_of_them() {
 fn connections_beyond_those_that_copies_are_kept_of_get_all_and_are_lost_sight_of() {
     with_client(|client| {
         /// In `early`.
-        const MOST: usize = 128;
+        const MOST: usize = 256;
         const MORE: usize = 12;
         let chunk = "x".repeat(0x500);
         let upload =

@@ -5,7 +5,7 @@
 mod http1;
 mod scanning;
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use http1::{Message, any_request, any_response, http_like_bytes};
@@ -15,7 +15,8 @@ use redirector::http1::MethodKind;
 use redirector_common::scan::NoNeedles;
 use redirector_common::{Needle, Rehearsal};
 use scanning::{
-    By, Scanned, Seen, Wanted, any_matcher, matches_of, request_with_context, scan_requests, scan_responses,
+    BLOCKS, Scanned, Seen, Wanted, any_matcher, matches_of, request_with_context, scan_requests,
+    scan_responses,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("REDIRECTOR_EBPF_OBJECT"));
@@ -26,6 +27,7 @@ const LONGEST: usize = 3000;
 struct Kernel {
     object: Ebpf,
     needles: HashMap<MapData, Needle, u32>,
+    lines: Array<MapData, u64>,
 }
 
 impl Kernel {
@@ -36,7 +38,8 @@ impl Kernel {
             object.program_mut("redirector_rehearse").unwrap().try_into().unwrap();
         program.load().unwrap();
         let needles = HashMap::try_from(object.take_map("NEEDLES").unwrap()).unwrap();
-        Self { object, needles }
+        let lines = Array::try_from(object.take_map("LINES").unwrap()).unwrap();
+        Self { object, needles, lines }
     }
 
     fn run(&self, mode: u8, payload: &[u8]) -> Rehearsal {
@@ -59,6 +62,7 @@ impl Kernel {
             (Needle::LIST, &wanted.lists),
             (Needle::MEMBER, &wanted.members),
         ];
+        self.lines.set(0, wanted.lines.to_bits(), 0).unwrap();
         for (kind, hashes) in kinds {
             for &hash in hashes {
                 self.needles.insert(Needle { port: 0, kind, hash }, 1, 0).unwrap();
@@ -104,7 +108,7 @@ fn any_stream(message: impl Strategy<Value = Message>) -> impl Strategy<Value = 
 fn the_kernel_reads_requests_as_they_are_read_here() {
     let kernel = Kernel::new();
     check(3000, any_stream(any_request()), |stream| {
-        let (scanned, _) = scan_requests(&stream, &NoNeedles, By::Byte);
+        let (scanned, _) = scan_requests(&stream, &NoNeedles, BLOCKS[0]);
         let seen = kernel.run(Rehearsal::REQUESTS, &stream);
         prop_assert!(seen.finished);
         let expected = expected(&scanned, |seen| matches!(seen, Seen::Head(_)), 0);
@@ -132,7 +136,7 @@ fn the_kernel_reads_responses_as_they_are_read_here() {
         } else {
             (Rehearsal::RESPONSES, MethodKind::Other)
         };
-        let scanned = scan_responses(&stream, &[method], By::Byte);
+        let scanned = scan_responses(&stream, &[method], BLOCKS[0]);
         let seen = kernel.run(mode, &stream);
         prop_assert!(seen.finished);
         let expected = expected(&scanned, |seen| matches!(seen, Seen::End(_)), 0);
@@ -155,7 +159,7 @@ fn no_request_of_an_intercept_is_missed_in_the_kernel() {
         let wanted = Wanted::of(&matcher);
         kernel.look_for(&wanted);
         let seen = kernel.run(Rehearsal::REQUESTS, &stream);
-        let (_, interesting) = scan_requests(&stream, &wanted, By::Byte);
+        let (_, interesting) = scan_requests(&stream, &wanted, BLOCKS[0]);
         let interesting = interesting.iter().filter(|&&interesting| interesting).count();
         prop_assert_eq!(usize::from(seen.interesting), interesting);
         let matches = matches_of(&stream, &matcher).iter().filter(|&&matches| matches).count();
@@ -172,7 +176,21 @@ fn what_reading_costs() {
     let program: &SchedClassifier = kernel.object.program("redirector_rehearse").unwrap().try_into().unwrap();
     let request = "GET /index.html?a=b HTTP/1.1\r\nHost: 10.78.0.2:8080\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0 Safari/537.36\r\nAccept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Encoding: gzip, deflate, br\r\nAccept-Language: en-US,en;q=0.5\r\nCache-Control: no-cache\r\nX-Request-Id: 0123456789abcdef0123456789abcdef\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n";
     let response = "HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Tue, 24 Nov 2026 09:55:14 GMT\r\nContent-Type: text/html\r\nContent-Length: 600\r\nLast-Modified: Tue, 24 Nov 2026 09:46:14 GMT\r\nConnection: keep-alive\r\nETag: \"6924-258\"\r\nAccept-Ranges: bytes\r\n\r\n";
-    for (mode, payload) in [(Rehearsal::REQUESTS, request), (Rehearsal::RESPONSES, response)] {
+    let minimal = "GET / HTTP/1.1\r\n\r\n";
+    let lines = format!("GET / HTTP/1.1\r\n{}\r\n", "Host: abcdefgh\r\n".repeat(10));
+    let long = format!(
+        "GET / HTTP/1.1\r\n{}\r\n",
+        "Host: abcdefghabcdefghabcdefghabcdefghabcdefghabcdefghabcdefghabc\r\n".repeat(10)
+    );
+    for (mode, payload) in [
+        (9, ""),
+        (Rehearsal::REQUESTS, minimal),
+        (Rehearsal::REQUESTS, &lines),
+        (Rehearsal::REQUESTS, &long),
+        (Rehearsal::REQUESTS, request),
+        (Rehearsal::RESPONSES, "HTTP/1.1 200 OK\r\n\r\n"),
+        (Rehearsal::RESPONSES, response),
+    ] {
         let mut packet = vec![mode];
         packet.resize(14, 0);
         packet.extend(payload.bytes());

@@ -5,6 +5,7 @@ use super::message::{
     TRAILER_LF, TRAILER_NAME, TRAILER_START, TRAILER_VALUE, TRAILERS_LF, UNTIL_CLOSE, line_feed,
 };
 use super::names::{is_text_byte, is_token_byte};
+use super::{Event, NONE};
 
 /// Most bytes of extensions on a chunk line, from the first `;` to its CR LF.
 const MAX_EXTENSION: u32 = 4 * 1024;
@@ -16,19 +17,21 @@ impl Message {
     #[inline(always)]
     pub fn skippable(&self) -> u32 {
         match self.state {
+            BODY => self.missing,
             // The last byte is one to look at.
-            BODY | DATA => self.missing.wrapping_sub(1),
+            DATA => self.missing.wrapping_sub(1),
             UNTIL_CLOSE | RAW => u32::MAX,
             _ => 0,
         }
     }
 
-    /// Takes so many of the [`skippable`](Self::skippable) bytes for seen.
+    /// Takes so many of the [`skippable`](Self::skippable) bytes for seen; says what the last of them ended.
     #[inline(always)]
-    pub fn skip(&mut self, bytes: u32) {
+    pub fn skip(&mut self, bytes: u32) -> Event {
         if self.state == BODY || self.state == DATA {
             self.missing = self.missing.wrapping_sub(bytes);
         }
+        if self.state == BODY && self.missing == 0 { self.end() } else { NONE }
     }
 
     /// The next bytes, so many of them, could be [passed over](Self::pass_over).
@@ -51,14 +54,13 @@ impl Message {
         within
     }
 
-    /// Goes past the bytes of a body that are in `at..end`, but for its last.
+    /// Goes past the bytes of a body that are in `at..end`, but for the last of a chunk. As [`Self::skip`].
     #[inline(always)]
-    pub fn read_body(&mut self, at: u32, end: u32) -> u32 {
+    pub fn read_body(&mut self, at: u32, end: u32) -> (u32, Event) {
         let skippable = self.skippable();
         let left = end.saturating_sub(at);
         let bytes = if skippable < left { skippable } else { left };
-        self.skip(bytes);
-        at + bytes
+        (at + bytes, self.skip(bytes))
     }
 
     /// The state after a byte that ends nothing.

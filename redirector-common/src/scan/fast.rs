@@ -63,21 +63,45 @@ impl Message {
         next
     }
 
-    /// Reads a line, or what there is of it, whose name does not matter. As [`Self::read_line`].
+    /// Goes past a whole line whose name does not matter, as its first eight bytes say. To `at` if it is none such.
     #[inline(always)]
-    pub fn skip_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
-        let mut next = self.find(block, at, end, words::control);
-        if next == at || self.lines >= MAX_HEADERS {
+    pub fn skip_line(&mut self, block: &Block, at: u32, end: u32, is_judged: impl Fn(u64) -> bool) -> u32 {
+        let word = block.word(at);
+        // What is no text goes on with the line before, or ends the head.
+        if is_judged(word) || word as u8 <= b' ' || self.lines >= MAX_HEADERS {
             return at;
         }
-        if block.is_line_end(next, end) {
-            next += 2;
-        } else {
-            self.state = VALUE;
+        let next = self.find(block, at, end, words::below_blank);
+        if !block.is_line_end(next, end) {
+            return at;
         }
         self.lines += 1;
-        self.count(next - at);
-        next
+        self.count(next + 2 - at);
+        next + 2
+    }
+
+    /// Reads a whole line that is `Content-Length: ` and at most seven digits. To `at` if it is another.
+    #[inline(always)]
+    pub fn read_length_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        const NAME: u32 = 16;
+        let number = block.word(at + NAME);
+        let stops = words::not_digit(number);
+        let digits = words::count(words::before(stops));
+        let next = at + NAME + digits;
+        let is_plain =
+            names::is_plain_length(block.word(at), block.word(at + 8)) && stops != 0 && digits != 0;
+        if !is_plain
+            || !block.is_line_end(next, end)
+            || self.flags & HAS_LENGTH != 0
+            || self.lines >= MAX_HEADERS
+        {
+            return at;
+        }
+        self.flags |= HAS_LENGTH;
+        self.missing = words::number(number, digits);
+        self.lines += 1;
+        self.count(next + 2 - at);
+        next + 2
     }
 
     /// The rest of a value of which nothing is wanted. To `at` if the byte there is to be judged by itself.

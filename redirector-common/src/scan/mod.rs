@@ -17,6 +17,7 @@ mod message;
 mod names;
 mod request;
 mod response;
+mod starts;
 mod words;
 
 pub use block::{BLOCK, Block};
@@ -24,6 +25,7 @@ pub use message::{LARGEST_BODY, MAX_HEAD, MAX_HEADERS};
 pub use names::name_hash;
 pub use request::RequestScan;
 pub use response::ResponseScan;
+pub use starts::LineStarts;
 
 /// What a byte ended. More than one bit may be set.
 pub type Event = u32;

@@ -109,6 +109,25 @@ pub fn may_frame(len: u32) -> bool {
     LENGTHS >> (len & 31) & 1 != 0
 }
 
+/// A line that begins with these 16 bytes may say how long a message is.
+#[inline(always)]
+pub fn is_length(first: u64, second: u64) -> bool {
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    const LENGTH: u64 = 0xffff_ffff_ffff;
+    let first = first | LOWER;
+    first == TRANSFER_ENCODING.words[0]
+        || (first == CONTENT_LENGTH.words[0] && ((second | LOWER) ^ CONTENT_LENGTH.words[1]) & LENGTH == 0)
+}
+
+/// These 16 bytes are the name, a colon and a blank.
+#[inline(always)]
+pub fn is_plain_length(first: u64, second: u64) -> bool {
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    const COLON: u64 = 0xffff << 48;
+    let rest = CONTENT_LENGTH.words[1] | u64::from_le_bytes(*b"\0\0\0\0\0\0: ");
+    first | LOWER == CONTENT_LENGTH.words[0] && (second | LOWER) == rest && second & COLON == rest & COLON
+}
+
 /// `tchar` of RFC 9110 §5.6.2.
 #[inline(always)]
 pub fn is_token_byte(byte: u8) -> bool {

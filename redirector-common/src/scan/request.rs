@@ -5,7 +5,7 @@ use super::message::{
     Message, RAW, START, START_LINE_LF, TARGET, TARGET_START, UPGRADE, VALUE, VERSION, line_feed,
 };
 use super::names::{self, is_token_byte};
-use super::{Block, Event, NONE, Needles, version, words};
+use super::{Block, Event, LineStarts, NONE, Needles, version, words};
 
 /// Longest method that is taken for one.
 const MAX_METHOD: u16 = 32;
@@ -26,9 +26,9 @@ impl RequestScan {
     pub fn read(&mut self, block: &Block, at: u32, end: u32, needles: &impl Needles) -> (u32, Event) {
         let next = match self.0.state {
             LINE_START => {
-                if block.is_line_end(at, end) {
-                    self.0.count(2);
-                    return (at + 2, if self.is_raw() { NONE } else { self.end_head() });
+                let (next, event) = self.read_end(block, at, end);
+                if next != at {
+                    return (next, event);
                 }
                 at
             }
@@ -36,7 +36,13 @@ impl RequestScan {
             KEY_START | MEMBER => self.0.read_member(block, at, end, needles),
             VALUE => self.0.read_value(block, at, end),
             TARGET => self.read_target(block, at, end),
-            _ => self.0.read_body(at, end),
+            _ => {
+                let (next, event) = self.0.read_body(at, end);
+                if next != at {
+                    return (next, event);
+                }
+                at
+            }
         };
         if next != at {
             return (next, NONE);
@@ -50,15 +56,45 @@ impl RequestScan {
         if !self.is_at_line() { at } else { self.0.read_line(block, at, end, needles) }
     }
 
+    /// Where a header line begins: goes past it if all of it is there and it begins in none of the ways that are `judged`, or
+    /// is a simple length. To `at` if it is for [`Self::read_line`].
+    #[inline(always)]
+    pub fn skip_line(&mut self, block: &Block, at: u32, end: u32, judged: LineStarts) -> u32 {
+        let next = self.0.skip_line(block, at, end, |first| judged.has(first));
+        if next != at { next } else { self.0.read_length_line(block, at, end) }
+    }
+
+    /// The next byte is of a list whose members are looked at.
+    #[inline(always)]
+    pub fn is_in_list(&self) -> bool {
+        self.0.state == KEY_START || self.0.state == MEMBER
+    }
+
+    /// [Within a list](Self::is_in_list): reads a key, or the rest of a member. As [`Self::read_line`].
+    #[inline(always)]
+    pub fn read_member(&mut self, block: &Block, at: u32, end: u32, needles: &impl Needles) -> u32 {
+        self.0.read_member(block, at, end, needles)
+    }
+
     /// A header line, or the end of the head, begins with the next byte.
     #[inline(always)]
     pub fn is_at_line(&self) -> bool {
         self.0.state == LINE_START
     }
 
-    /// Reads a request line whose method is one of the most common ones.
+    /// Where a header line would begin: reads the end of the head. As [`Self::read`]; to `at` if it is not there.
     #[inline(always)]
-    fn read_start_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+    pub fn read_end(&mut self, block: &Block, at: u32, end: u32) -> (u32, Event) {
+        if !block.is_line_end(at, end) {
+            return (at, NONE);
+        }
+        self.0.count(2);
+        (at + 2, if self.is_raw() { NONE } else { self.end_head() })
+    }
+
+    /// [At the start](Self::is_at_start): reads a request line whose method is one of the most common ones. To `at` if it is not.
+    #[inline(always)]
+    pub fn read_start_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
         let word = block.word(at);
         let method = if word as u32 == u32::from_le_bytes(*b"GET ") {
             4
@@ -157,8 +193,8 @@ impl RequestScan {
     }
 
     #[inline(always)]
-    pub fn skip(&mut self, bytes: u32) {
-        self.0.skip(bytes);
+    pub fn skip(&mut self, bytes: u32) -> Event {
+        self.0.skip(bytes)
     }
 
     /// The request that is being read, or was read last, is known to have no body or one of a known length.

@@ -4,7 +4,7 @@ use super::message::{
     Body, CODE, HTTP_1_0, LINE_START, Message, RAW, REASON, START, START_LINE_LF, VALUE, VERSION,
     VERSION_END, line_feed,
 };
-use super::names::is_text_byte;
+use super::names::{self, is_text_byte};
 use super::{Block, Event, NONE, Needles, version, words};
 
 /// `HTTP/1.`; a digit follows.
@@ -31,15 +31,21 @@ impl ResponseScan {
     pub fn read(&mut self, block: &Block, at: u32, end: u32, to_head: bool) -> (u32, Event) {
         let next = match self.0.state {
             LINE_START => {
-                if block.is_line_end(at, end) {
-                    self.0.count(2);
-                    return (at + 2, if self.is_raw() { NONE } else { self.end_head(to_head) });
+                let (next, event) = self.read_end(block, at, end, to_head);
+                if next != at {
+                    return (next, event);
                 }
                 at
             }
             START => self.read_status_line(block, at, end),
             VALUE => self.0.read_value(block, at, end),
-            _ => self.0.read_body(at, end),
+            _ => {
+                let (next, event) = self.0.read_body(at, end);
+                if next != at {
+                    return (next, event);
+                }
+                at
+            }
         };
         if next != at {
             return (next, NONE);
@@ -50,14 +56,14 @@ impl ResponseScan {
     /// As [`RequestScan::read_line`](super::RequestScan::read_line).
     #[inline(always)]
     pub fn read_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
-        if !self.is_at_line() {
-            return at;
-        }
-        let first = block.byte(at);
-        if first <= b' ' || Framing.may_begin(first) {
-            return self.0.read_line(block, at, end, &Framing);
-        }
-        self.0.skip_line(block, at, end)
+        if !self.is_at_line() { at } else { self.0.read_line(block, at, end, &Framing) }
+    }
+
+    /// As [`RequestScan::skip_line`](super::RequestScan::skip_line).
+    #[inline(always)]
+    pub fn skip_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        let next = self.0.skip_line(block, at, end, |first| names::is_length(first, block.word(at + 8)));
+        if next != at { next } else { self.0.read_length_line(block, at, end) }
     }
 
     #[inline(always)]
@@ -65,9 +71,19 @@ impl ResponseScan {
         self.0.state == LINE_START
     }
 
-    /// Reads a status line, if the whole line is there.
+    /// As [`RequestScan::read_end`](super::RequestScan::read_end).
     #[inline(always)]
-    fn read_status_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+    pub fn read_end(&mut self, block: &Block, at: u32, end: u32, to_head: bool) -> (u32, Event) {
+        if !block.is_line_end(at, end) {
+            return (at, NONE);
+        }
+        self.0.count(2);
+        (at + 2, if self.is_raw() { NONE } else { self.end_head(to_head) })
+    }
+
+    /// [At the start](Self::is_at_start): reads a status line, if the whole line is there.
+    #[inline(always)]
+    pub fn read_status_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
         /// `HTTP/1.1`, and ` 200 ` behind it.
         const CODE_AT: u32 = 8;
         const REASON_AT: u32 = 13;
@@ -127,15 +143,15 @@ impl ResponseScan {
         self.is_raw() && self.0.status == 101
     }
 
-    /// So many of the bytes that follow need not be looked at, if they go to [`Self::skip`].
+    /// So many of the bytes that follow need not be looked at, if they go to [`Self::skip`], which says what the last of them ended.
     #[inline(always)]
     pub fn skippable(&self) -> u32 {
         self.0.skippable()
     }
 
     #[inline(always)]
-    pub fn skip(&mut self, bytes: u32) {
-        self.0.skip(bytes);
+    pub fn skip(&mut self, bytes: u32) -> Event {
+        self.0.skip(bytes)
     }
 
     /// `HTTP-version SP 3DIGIT [SP reason-phrase] CRLF`

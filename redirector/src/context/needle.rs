@@ -75,6 +75,14 @@ impl Condition {
 }
 
 impl Needle {
+    /// Of the field that says it, in lower case.
+    pub fn header_name(&self) -> &str {
+        match self {
+            Self::Header(name) => name,
+            Self::Member { field, .. } => field,
+        }
+    }
+
     fn is_common(&self) -> bool {
         matches!(self, Self::Header(name) if is_common_header(name))
     }

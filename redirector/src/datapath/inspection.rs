@@ -10,7 +10,10 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError},
     programs::{ProgramError, SchedClassifier},
 };
-use redirector_common::{Existing, Needle, Tuple, name_bit, scan::name_hash};
+use redirector_common::{
+    Existing, InspectedPort, Needle, Tuple, name_bit,
+    scan::{LineStarts, name_hash},
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The object of a [`Door`](super::Door) whose programs that inspect are not loaded.
@@ -43,9 +46,9 @@ impl UnloadedPrograms {
 pub struct Inspection {
     existing: HashMap<MapData, Tuple, Existing>,
     protocols: HashMap<MapData, u16, u32>,
-    ports: Array<MapData, u32>,
+    ports: Array<MapData, InspectedPort>,
     needles: HashMap<MapData, Needle, u32>,
-    of_port: BTreeMap<u16, BTreeSet<Needle>>,
+    of_port: BTreeMap<u16, BTreeSet<context::Needle>>,
 }
 
 impl Inspection {
@@ -87,34 +90,42 @@ impl Inspection {
     /// From now on heads of requests to `port` are searched for these names, and for no others; without any they are
     /// not read.
     pub fn watch(&mut self, port: u16, names: &BTreeSet<context::Needle>) -> Result<(), MapError> {
-        let wanted: BTreeSet<Needle> = names.iter().flat_map(|name| entries(port, name)).collect();
-        let known = self.of_port.remove(&port).unwrap_or_default();
+        let wanted = needles(port, names);
+        let known_names = self.of_port.remove(&port).unwrap_or_default();
+        let known = needles(port, &known_names);
         // Until all names are there the port is not looked at, and it is not any more before the first of them goes.
         for needle in wanted.difference(&known) {
             self.needles.insert(needle, 1, 0)?;
         }
         if wanted.is_empty() {
             if !known.is_empty() {
-                self.ports.set(port.into(), 0, 0)?;
+                self.ports.set(port.into(), InspectedPort::default(), 0)?;
                 self.forget(port);
             }
         } else {
-            self.ports.set(port.into(), name_bits(known.union(&wanted)), 0)?;
+            self.ports.set(port.into(), inspected(port, &(&known_names | names)), 0)?;
         }
         for needle in known.difference(&wanted) {
             self.needles.remove(needle)?;
         }
         if !wanted.is_empty() {
-            self.ports.set(port.into(), name_bits(&wanted), 0)?;
-            self.of_port.insert(port, wanted);
+            self.ports.set(port.into(), inspected(port, names), 0)?;
+            self.of_port.insert(port, names.clone());
         }
         Ok(())
     }
 }
 
-/// What tells most other names and keys from those that are looked for.
-fn name_bits<'a>(needles: impl IntoIterator<Item = &'a Needle>) -> u32 {
-    needles.into_iter().fold(0, |bits, needle| bits | name_bit(needle.hash))
+/// What tells most other names, keys and lines from those that are looked for.
+fn inspected(port: u16, names: &BTreeSet<context::Needle>) -> InspectedPort {
+    let bits = needles(port, names).iter().fold(0, |bits, needle| bits | name_bit(needle.hash));
+    let lines = names.iter().map(context::Needle::header_name);
+    let lines = lines.fold(LineStarts::OF_REQUESTS, |lines, name| lines.with(name.as_bytes()));
+    InspectedPort { names: bits, padding: 0, lines: lines.to_bits() }
+}
+
+fn needles(port: u16, names: &BTreeSet<context::Needle>) -> BTreeSet<Needle> {
+    names.iter().flat_map(|name| entries(port, name)).collect()
 }
 
 /// A header is looked for by itself, a member by the name of its list and by its key.

@@ -5,7 +5,9 @@
 use proptest::prelude::*;
 use redirector::context::{Condition, Matcher, Needle};
 use redirector::http1::{MethodKind, RequestFramer, RequestStep};
-use redirector_common::scan::{BLOCK, Block, END, HEAD, Needles, RequestScan, ResponseScan, name_hash};
+use redirector_common::scan::{
+    BLOCK, Block, END, HEAD, LineStarts, Needles, NoNeedles, RequestScan, ResponseScan, name_hash,
+};
 use std::collections::BTreeSet;
 
 /// What a scan said: where in the stream something ended.
@@ -39,13 +41,25 @@ pub enum By {
 pub const BLOCKS: [By; 4] =
     [By::Blocks(&[BLOCK]), By::Blocks(&[1, 2, 3]), By::Blocks(&[7, 64, 1, 333]), By::Blocks(&[16])];
 
+/// Names that are looked for, and the lines that are judged for them.
+pub trait Sought: Needles {
+    fn lines(&self) -> LineStarts;
+}
+
+impl Sought for NoNeedles {
+    fn lines(&self) -> LineStarts {
+        LineStarts::OF_REQUESTS
+    }
+}
+
 /// Either scan.
 trait Scan {
     fn push(&mut self, byte: u8) -> u32;
     fn read_line(&mut self, block: &Block, at: u32, end: u32) -> u32;
     fn read(&mut self, block: &Block, at: u32, end: u32) -> (u32, u32);
     fn skippable(&self) -> u32;
-    fn skip(&mut self, bytes: u32);
+    fn skip_line(&mut self, block: &Block, at: u32, end: u32) -> u32;
+    fn skip(&mut self, bytes: u32) -> u32;
     /// Something has ended.
     fn ended(&mut self, event: u32);
 }
@@ -65,8 +79,10 @@ fn drive(scan: &mut impl Scan, stream: &[u8], by: By) -> Vec<Seen> {
     while at < stream.len() {
         let skipped = (scan.skippable() as usize).min(stream.len() - at);
         if skipped > 0 {
-            scan.skip(u32::try_from(skipped).unwrap());
+            let event = scan.skip(u32::try_from(skipped).unwrap());
             at += skipped;
+            push_seen(&mut seen, event, at);
+            scan.ended(event);
             continue;
         }
         let len = (*sizes.next().unwrap()).min(stream.len() - at);
@@ -76,7 +92,10 @@ fn drive(scan: &mut impl Scan, stream: &[u8], by: By) -> Vec<Seen> {
         let mut within = 0;
         while within < len {
             let (from, end) = (u32::try_from(within).unwrap(), u32::try_from(len).unwrap());
-            let line = scan.read_line(&block, from, end);
+            let mut line = scan.skip_line(&block, from, end);
+            if line == from {
+                line = scan.read_line(&block, from, end);
+            }
             let (next, event) = if line == from { scan.read(&block, from, end) } else { (line, 0) };
             assert!(next as usize > within && next as usize <= len, "from {within} to {next} of {len}");
             within = next as usize;
@@ -94,9 +113,13 @@ struct Requests<'a, N> {
     interesting: Vec<bool>,
 }
 
-impl<N: Needles> Scan for Requests<'_, N> {
+impl<N: Sought> Scan for Requests<'_, N> {
     fn push(&mut self, byte: u8) -> u32 {
         self.scan.push(byte, self.needles)
+    }
+
+    fn skip_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        if self.scan.is_at_line() { self.scan.skip_line(block, at, end, self.needles.lines()) } else { at }
     }
 
     fn read_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
@@ -111,8 +134,8 @@ impl<N: Needles> Scan for Requests<'_, N> {
         self.scan.skippable()
     }
 
-    fn skip(&mut self, bytes: u32) {
-        self.scan.skip(bytes);
+    fn skip(&mut self, bytes: u32) -> u32 {
+        self.scan.skip(bytes)
     }
 
     fn ended(&mut self, event: u32) {
@@ -133,6 +156,10 @@ impl Scan for Responses<'_> {
         self.scan.push(byte, self.method == Some(&MethodKind::Head))
     }
 
+    fn skip_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        if self.scan.is_at_line() { self.scan.skip_line(block, at, end) } else { at }
+    }
+
     fn read_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
         self.scan.read_line(block, at, end)
     }
@@ -145,8 +172,8 @@ impl Scan for Responses<'_> {
         self.scan.skippable()
     }
 
-    fn skip(&mut self, bytes: u32) {
-        self.scan.skip(bytes);
+    fn skip(&mut self, bytes: u32) -> u32 {
+        self.scan.skip(bytes)
     }
 
     fn ended(&mut self, event: u32) {
@@ -156,7 +183,7 @@ impl Scan for Responses<'_> {
     }
 }
 
-pub fn scan_requests(stream: &[u8], needles: &impl Needles, by: By) -> (Scanned, Vec<bool>) {
+pub fn scan_requests(stream: &[u8], needles: &impl Sought, by: By) -> (Scanned, Vec<bool>) {
     let mut requests = Requests { scan: RequestScan::default(), needles, interesting: Vec::new() };
     let seen = drive(&mut requests, stream, by);
     ((seen, requests.scan.is_raw()), requests.interesting)
@@ -176,12 +203,14 @@ pub struct Wanted {
     pub headers: BTreeSet<u32>,
     pub lists: BTreeSet<u32>,
     pub members: BTreeSet<u32>,
+    pub lines: LineStarts,
 }
 
 impl Wanted {
     pub fn of(matcher: &Matcher) -> Self {
-        let mut wanted = Self::default();
+        let mut wanted = Self { lines: LineStarts::OF_REQUESTS, ..Self::default() };
         for needle in matcher.needles().unwrap() {
+            wanted.lines = wanted.lines.with(needle.header_name().as_bytes());
             match needle {
                 Needle::Header(name) => drop(wanted.headers.insert(name_hash(name.as_bytes()))),
                 Needle::Member { field, key } => {
@@ -191,6 +220,12 @@ impl Wanted {
             }
         }
         wanted
+    }
+}
+
+impl Sought for Wanted {
+    fn lines(&self) -> LineStarts {
+        self.lines
     }
 }
 

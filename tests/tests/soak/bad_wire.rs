@@ -55,22 +55,15 @@ fn a_bad_wire_misroutes_no_request() {
         let shuffled = wire.end();
         let counted = Counted::by(&agent);
         println!("{answers:?} in {:.1} s; {shuffled:?}; {counted}", duration.as_secs_f64());
-        // What is the app's never gets to alice: see `Client`. What is hers gets to the app only where the agent had to
-        // leave it there, and counted it: a request that may have been a part of another one, or that could not be held. What
-        // comes before the agent knows again where requests begin is not even read: that it does not know is counted.
+        // What is the app's never gets to alice: see `Client`. What is hers gets to the app only where the agent was not in time, and
+        // where it overtakes an answer. Both are counted.
         let left_to_the_app = |names: &[&str]| names.iter().map(|name| counted.of(name)).sum::<u64>();
-        let unheld = left_to_the_app(&["hold_expired", "hold_failed", "given_back", "agent_silent"]);
-        let in_doubt = left_to_the_app(&["refused_at_boundary", "lost_sight"]);
+        let late = left_to_the_app(&["hold_expired", "given_back", "agent_silent"]);
+        let in_doubt = left_to_the_app(&["refused_at_boundary", "hold_failed", "lost_sight"]);
         let [first, later, overtaking] =
             [answers.first, answers.later, answers.overtaking].map(|by| by[By::App as usize]);
-        assert!(first <= unheld, "the first request of a connection is never in doubt");
-        assert!(
-            later + overtaking <= unheld + in_doubt,
-            "every one of alice's that got to the app is counted"
-        );
-        // That overtakes nothing gets to the app only where a wire this bad made the agent lose sight of where requests begin.
-        assert!(later <= unheld + left_to_the_app(&["lost_sight"]), "all others were held");
-        assert!(later * 200 < answers.later.iter().sum(), "sight is hardly ever lost");
+        assert!(first + later <= late, "each of alice's that overtakes nothing is hers");
+        assert!(overtaking <= late + in_doubt, "every one of alice's that got to the app is counted");
         for shuffled in &shuffled {
             assert!(shuffled.fits_a_wire(), "{shuffled:?}");
             assert!(shuffled.lost > 0 && shuffled.repeated > 0 && shuffled.overtaken > 0, "{shuffled:?}");
@@ -157,6 +150,9 @@ impl Client<'_> {
             panic!("{whose:?} {number}, {} bytes, request {asked} of {from}: {error}", request.len())
         });
         assert!(answer.body == body, "the body of {number} ({} and {})", body.len(), answer.body.len());
+        if whose == Whose::Alice && by == By::App {
+            println!("{number}, request {asked} of {from}, {} bytes: answered by the app", request.len());
+        }
         match whose {
             Whose::Live => self.answers.live += 1,
             Whose::Other => self.answers.others += 1,

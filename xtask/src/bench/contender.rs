@@ -230,7 +230,7 @@ pub fn await_live(lab: &Lab) -> Result<()> {
 pub fn start_all(lab: &Lab, agent: &Rc<Agent>, baseline: Option<&Path>) -> Result<Vec<Contender>> {
     let mut contenders = vec![Contender::direct(lab)];
     if let Some(binary) = baseline {
-        let old = start_agent(lab, BASELINE, 7466, &binary.canonicalize()?);
+        let old = start_agent(lab, BASELINE, 7467, &binary.canonicalize()?);
         contenders.push(Contender::with_agent(lab, BASELINE, &old, INSPECT));
     }
     contenders.push(Contender::with_agent(lab, INSPECT, agent, INSPECT));
