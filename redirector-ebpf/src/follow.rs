@@ -1,5 +1,5 @@
 //! Door C: follows the requests and responses of connections that the app has, so that it is known where the next request
-//! begins, and stops those that may be a developer's. (Responses: see `responses`.)
+//! begins, and stops those that may be a developer's. (Responses: see `responses`.) A part of a head waits for the rest (`aside`).
 //!
 //! What comes before its turn is read when its turn comes (`early`). A gap that is not closed so, or a part of a request that the app
 //! had to be sent again, ends what is known (`UNKNOWN`), or puts it in doubt (`DOUBTED`). It begins again with a segment that is

@@ -107,6 +107,8 @@ fn a_live_head_of_which_a_part_has_come_gets_to_the_app_when_the_agent_dies() {
             for connection in &mut connections {
                 connection.send(&live[..20]);
             }
+            // If the agent took them for that, it would have done so by now.
+            thread::sleep(Duration::from_millis(20));
             let Waiting { agent, alice_app, app, .. } = waiting;
             let agent = if killed {
                 agent.kill();
