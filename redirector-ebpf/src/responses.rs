@@ -5,10 +5,11 @@ use redirector_common::{Connection, Raw, Tuple};
 
 use crate::{
     connection::{self, will_send},
-    follow::{inspected, leave_alone},
     hold,
+    inspected_ports::inspected,
     packet::{self, Segment, TCP_FIN, TCP_RST, TCP_SYN},
     scanning,
+    sight::leave_alone,
 };
 
 /// A segment from the app. True: the connection is held, drop it.

@@ -8,7 +8,7 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use redirector_common::{Connection, Counter, Raw};
 
-use crate::{counters::count, follow::leave_alone, packet::Segment};
+use crate::{counters::count, packet::Segment, sight::leave_alone};
 
 /// The least silence that is one, and how many times the longest wait for the app it must be.
 const SILENCE_NS: u64 = 150_000_000;
