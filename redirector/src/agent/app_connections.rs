@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn what_the_program_follows_is_seen_and_what_it_left_is_named() {
-        for phase in [Connection::PROBATION, Connection::LIKELY, Connection::PROVEN] {
+        for phase in [Connection::PROBATION, Connection::LIKELY, Connection::PROVEN, Connection::DOUBTED] {
             let followed = known(Known { phase, ..Known::default() });
             assert_eq!(why_unseen(&followed, &view(INSPECTED)), None);
         }
