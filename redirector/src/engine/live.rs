@@ -40,8 +40,8 @@ use tokio::{
 };
 
 /// How long first bytes may look like the beginning of a request line without being one. A client of some
-/// other protocol that waits for an answer to such bytes waits this long; an HTTP client sends its request
-/// line in one piece. Only before the first request: a client that has made one speaks HTTP.
+/// other protocol that waits for an answer to such bytes waits this long; an HTTP client sends its method
+/// in one piece. Only before the first request: a client that has made one speaks HTTP.
 pub(super) const UNDECIDED: Duration = Duration::from_millis(200);
 
 /// How long an HTTP/2 server's greeting waits for the client's: what servers commonly grant a silent client.

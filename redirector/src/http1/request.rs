@@ -41,7 +41,7 @@ pub enum Pending {
     Empty,
     /// What is there could be the beginning of a request line, or not be HTTP.
     Undecided,
-    /// A valid request line is there, the rest of the head is missing.
+    /// A valid request line is there, or its method and the beginning of a path; the rest of the head is missing.
     Http,
     /// The rest of the current request's body is missing.
     Body,
@@ -118,10 +118,10 @@ impl RequestFramer {
                     Err(reason) => self.raw(reason),
                 },
                 Ok(HeadScan::Incomplete { .. }) if buf.is_empty() => RequestStep::NeedMore(Pending::Empty),
-                Ok(HeadScan::Incomplete { start_line_seen: false }) => {
-                    RequestStep::NeedMore(Pending::Undecided)
+                Ok(HeadScan::Incomplete { start_line_seen }) => {
+                    let is_http = start_line_seen || has_path(buf);
+                    RequestStep::NeedMore(if is_http { Pending::Http } else { Pending::Undecided })
                 }
-                Ok(HeadScan::Incomplete { start_line_seen: true }) => RequestStep::NeedMore(Pending::Http),
                 Err(reason) => self.raw(reason),
             },
             State::Body(body) => match body.next(buf) {
@@ -164,6 +164,14 @@ impl<'a> RequestView<'a> {
             .filter(move |(candidate, _)| candidate.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
     }
+}
+
+/// A method and the first byte of a path. Where lines are commands nobody answers before such a line has ended.
+fn has_path(buf: &[u8]) -> bool {
+    let line = buf.trim_ascii_start();
+    line.iter()
+        .position(|byte| !byte.is_ascii_uppercase())
+        .is_some_and(|end| end > 0 && line[end..].starts_with(b" /"))
 }
 
 fn read_head<D>(

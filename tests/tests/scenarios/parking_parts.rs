@@ -81,17 +81,17 @@ fn a_second_part_that_comes_late_finds_its_connection_with_the_agent() {
     in_lab(|lab| {
         let waiting = Waiting::new(lab);
         let _alice = waiting.intercept("inspect");
-        for matching in [true, false] {
+        for (matching, part, late) in [(true, 20, LATE), (false, 20, LATE), (true, 7, 3 * LATE)] {
             let mut connection = waiting.connect(Family::V4);
             let request = request("/whoami", matching);
-            connection.send(&request[..20]);
-            thread::sleep(LATE);
-            connection.send(&request[20..]);
+            connection.send(&request[..part]);
+            thread::sleep(late);
+            connection.send(&request[part..]);
             let by = served_by(&connection.response("GET"));
             let status = waiting.agent.json(&["status"]);
             assert_eq!(by, if matching { "alice" } else { "app" }, "{status}");
         }
-        assert_eq!(waiting.counted("parked"), 2);
+        assert_eq!(waiting.counted("parked"), 3);
     });
 }
 
