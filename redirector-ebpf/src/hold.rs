@@ -111,15 +111,22 @@ pub fn hold(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp
 pub fn was_held(client_port: u16) -> bool {
     let Some(ports) = HELD_PORTS.get_ptr(0) else { return true };
     // SAFETY: the element lives as long as the program; a byte is never torn.
-    unsafe { (&raw const (*ports)[client_port as usize]).read_volatile() != 0 }
+    unsafe { (&raw const (*ports)[place(client_port)]).read_volatile() != 0 }
 }
 
 #[inline(always)]
 fn note_held(client_port: u16) {
     if let Some(ports) = HELD_PORTS.get_ptr_mut(0) {
         // SAFETY: as above.
-        unsafe { (&raw mut (*ports)[client_port as usize]).write_volatile(1) };
+        unsafe { (&raw mut (*ports)[place(client_port)]).write_volatile(1) };
     }
+}
+
+/// Older verifiers (6.12's) forget the bounds of a number whose bytes are swapped. So these are given anew, and the compiler is
+/// not to know that they were there.
+#[inline(always)]
+fn place(port: u16) -> usize {
+    (black_box(u32::from(port)) & 0xffff) as usize
 }
 
 #[inline(always)]
