@@ -355,7 +355,7 @@ impl Door {
 }
 
 /// Why not, on older kernels.
-const NO_TCX: &str = "it needs TCX links (kernel 6.6)";
+pub const NO_TCX: &str = "it needs TCX links (kernel 6.6)";
 
 pub(super) fn take(object: &mut Ebpf, map: &'static str) -> Result<Map, DoorError> {
     object.take_map(map).ok_or(DoorError::Missing(map))

@@ -1,0 +1,129 @@
+//! Which tests run in a machine, and which don't, and why.
+//!
+//! What a kernel can do is not looked up by its version: `redirector check` tries it in the machine, and the script runs
+//! `inspecting` or `proxying` accordingly.
+
+use std::fmt::Write as _;
+
+use crate::vm::{accelerator::Accelerator, kernel::Kernel, staged::Staged};
+
+/// Tests of the kernel's side alone, in `redirector/tests`. `scenarios` are those of `tests/tests`.
+const EVERYWHERE: [&str; 3] = ["door", "redirect_rules", "target"];
+const INSPECTION: [&str; 4] = ["check", "inspection", "inspection_of_older", "inspection_segments"];
+
+/// Where the kernel matters most: all ways to attach and detach, to fail open, and to see the client's address; connections that are
+/// read, moved and ended.
+const SCENARIOS: &[&str] = &[
+    "addresses::",
+    "attach::",
+    "app_lifecycle::",
+    "datapaths::",
+    "fail_open::",
+    "late_sockets::",
+    "no_ethernet::",
+    "parking::",
+    "port_reuse::",
+    "uncovered::",
+    "http2_routes::nginx_serves",
+    "keep_alive::requests_on_one_connection",
+    "keep_alive::an_app_that_ends_an_idle",
+    "packets::",
+    "status::",
+    "tls_to_developer::",
+];
+
+/// What can't be where connections are not inspected. (Scenarios with each datapath run with the one there is:
+/// `REDIRECTOR_LAB_DATAPATHS`.)
+const NOT_WHERE_PROXIED: &[Left] = &[
+    Left {
+        reason: "inspection is what they show; that it is refused, and why, shows attach::without_tcx_it_says_that_inspection_needs_it",
+        names: &[
+            "connections_of_the_app_can_be_inspected",
+            "the_programs_that_inspect_are_loaded",
+            "big_packets::",
+            "busy_apps::",
+            "late_sockets::",
+            "no_ethernet::",
+            "parking::",
+            "parking_limits::",
+            "parking_under_load::",
+            "parked_apps::",
+            "path_mtu::",
+            "port_reuse::",
+            "uncovered::status_names_what_inspection",
+            "uncovered::a_connection_that_inspection_covers",
+        ],
+    },
+    Left { reason: "`auto` has another reason there not to inspect", names: &["datapaths::"] },
+    Left {
+        reason: "they attach with TCX",
+        names: &[
+            "attach::clsact_does_the_same_job_as_tcx",
+            "attach::after_sigkill_tcx",
+            "attach::programs_and_filters_of_others",
+        ],
+    },
+    Left {
+        reason: "a killed agent's clsact stays until the next one starts, as attach::after_sigkill_a_clsact_filter_is_inert shows",
+        names: &["attach::no_getpeername_program_outlives_the_agent"],
+    },
+];
+
+/// Tests that are left out.
+struct Left {
+    reason: &'static str,
+    /// Parts of their names.
+    names: &'static [&'static str],
+}
+
+/// The script for a machine, which [`guest.sh`](guest.sh) carries out.
+pub fn script(
+    staged: &Staged,
+    kernel: &Kernel,
+    only: &[String],
+    all: bool,
+    accelerator: Accelerator,
+) -> String {
+    let emulated = accelerator == Accelerator::Emulation;
+    let only: Vec<&str> = only.iter().map(String::as_str).collect();
+    let scenarios = if all || !only.is_empty() { only.as_slice() } else { SCENARIOS };
+    let [redirector, lab] =
+        [&staged.redirector, &staged.lab].map(|directory| quoted(&directory.display().to_string()));
+
+    let mut inspecting = String::new();
+    for test in EVERYWHERE.iter().chain(&INSPECTION) {
+        let _ = writeln!(inspecting, "run {redirector} {test} {}", words(&only));
+    }
+    let _ = writeln!(inspecting, "run {lab} scenarios {}", words(scenarios));
+
+    let mut proxying = String::new();
+    let mut skips = String::new();
+    for Left { reason, names } in NOT_WHERE_PROXIED {
+        let _ = writeln!(proxying, "echo {}", quoted(&format!("not here: {}: {reason}", names.join(", "))));
+        names.iter().for_each(|name| skips += &format!(" --skip {}", quoted(name)));
+    }
+    for test in EVERYWHERE {
+        let _ = writeln!(proxying, "run {redirector} {test} {}{skips}", words(&only));
+    }
+    let _ = writeln!(proxying, "run {lab} scenarios {}{skips}", words(scenarios));
+
+    let value = |path: &std::path::Path| quoted(&path.display().to_string());
+    format!(
+        "modules={} stage={} test_tools={} threads=2 again={}\n\
+         inspecting() {{\n{inspecting}}}\nproxying() {{\n{proxying}}}\n{}",
+        value(&kernel.modules()),
+        value(&staged.directory),
+        value(&staged.test_tools),
+        if emulated { "1" } else { "" },
+        include_str!("guest.sh"),
+    )
+}
+
+fn words(names: &[&str]) -> String {
+    names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(" ")
+}
+
+/// For the shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
