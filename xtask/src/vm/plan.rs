@@ -11,25 +11,30 @@ use crate::vm::{accelerator::Accelerator, kernel::Kernel, staged::Staged};
 const EVERYWHERE: [&str; 3] = ["door", "redirect_rules", "target"];
 const INSPECTION: [&str; 4] = ["check", "inspection", "inspection_of_older", "inspection_segments"];
 
-/// Where the kernel matters most: all ways to attach and detach, to fail open, and to see the client's address; connections that are
-/// read, moved and ended.
+/// Where the kernel matters most: attaching and detaching, failing open, the client's address, the states of a connection's life,
+/// and connections that are read, moved and ended.
 const SCENARIOS: &[&str] = &[
-    "addresses::",
+    "addresses::nginx_logs_the_clients_address",
+    "addresses::requests_are_routed",
+    "app_lifecycle::a_client_port_in_time_wait",
+    "app_lifecycle::an_app_that_restarts",
     "attach::",
-    "app_lifecycle::",
-    "datapaths::",
-    "fail_open::",
-    "late_sockets::",
-    "no_ethernet::",
-    "parking::",
-    "port_reuse::",
-    "uncovered::",
+    "big_packets::a_parked_connection",
+    "datapaths::with_auto",
+    "fail_open::after_sig",
+    "fail_open::an_agent_that_hangs",
     "http2_routes::nginx_serves",
     "keep_alive::requests_on_one_connection",
-    "keep_alive::an_app_that_ends_an_idle",
-    "packets::",
-    "status::",
-    "tls_to_developer::",
+    "late_sockets::behind_tcp_defer_accept_every_request",
+    "no_ethernet::connections_over_a_tun",
+    "packets::connections_are_routed_while_the_pod_sends_syn_cookies",
+    "parking::a_connection_that_existed_before",
+    "parking::a_head_in_two_segments",
+    "parking::curl_keeps",
+    "parking::parked_connection_sees_no_reset",
+    "parking::requests_that_overtake",
+    "status::status_counts",
+    "uncovered::an_older_connection_is_closed",
 ];
 
 /// What can't be where connections are not inspected. (Scenarios with each datapath run with the one there is:
@@ -109,7 +114,7 @@ pub fn script(
 
     let value = |path: &std::path::Path| quoted(&path.display().to_string());
     format!(
-        "modules={} stage={} test_tools={} threads=2 again={}\n\
+        "modules={} stage={} test_tools={} again={}\n\
          inspecting() {{\n{inspecting}}}\nproxying() {{\n{proxying}}}\n{}",
         value(&kernel.modules()),
         value(&staged.directory),
