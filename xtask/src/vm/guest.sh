@@ -10,7 +10,7 @@ ln -s /proc/self/fd /dev/fd
 for number in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${number%:*}" "/dev/${number#*:}"; done
 mount -t cgroup2 cgroup /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
-modprobe -a tcp_diag udp_diag unix_diag 2>/dev/null
+modprobe -a tcp_diag tun udp_diag unix_diag 2>/dev/null
 ip link set lo up
 hostname vm
 ulimit -n 65536
@@ -21,7 +21,7 @@ run() {
     directory=$1 test=$2 threads=2
     shift 2
     # The tests of the kernel's side alone have their own ideas of time: a processor that is emulated does for one of them.
-    [ -n "$again" ] && [ "$test" != scenarios ] && threads=1
+    if [ -n "$again" ] && [ "$test" != scenarios ]; then threads=1; fi
     echo "vm: runs $test"
     (cd "$directory" && exec "/stage/$test" --test-threads "$threads" "$@") 2>&1 | tee "/tmp/$test"
     status=${PIPESTATUS[0]}
@@ -42,6 +42,8 @@ run() {
 
 "$REDIRECTOR_BIN" check | tee /tmp/check
 [ "${PIPESTATUS[0]}" = 0 ] || echo "vm: failed redirector check"
+more=
+grep -q '^NO  *SO_NETNS_COOKIE ' /tmp/check && without_cookie
 if grep -q '^ok  *inspection ' /tmp/check; then
     echo "vm: inspects"
     inspecting
