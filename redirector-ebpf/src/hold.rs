@@ -37,7 +37,7 @@ static HELD_SEGMENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 #[map]
 static RECORD: PerCpuArray<HeldSegment> = PerCpuArray::with_max_entries(1, 0);
 
-/// By the client's port (host order): not 0 if anything was ever held on a connection with it. All others are neither in
+/// By the client's port, in network order (older verifiers, 6.12's, forget the bounds of a number whose bytes are swapped): not 0 if anything was ever held on a connection with it. All others are neither in
 /// `HOLDS` nor in `FLOWS`, which saves their packets the look. (A variable is found without a look into a map.)
 static mut HELD_PORTS: [u8; 1 << 16] = [0; 1 << 16];
 
@@ -86,7 +86,7 @@ pub fn hold(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp
     record.received = unsafe { (*tcp).bytes_received as u32 };
     // SAFETY: no preconditions.
     let held = Held { at_ns: unsafe { bpf_ktime_get_ns() } };
-    note_held(tuple.client_port);
+    note_held(segment.source_port);
     if record_len == 0 || HOLDS.insert(tuple, &held, BPF_NOEXIST).is_err() {
         count(Counter::HoldFailed);
         return NOT_HELD;
@@ -105,23 +105,23 @@ pub fn hold(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp
     HELD
 }
 
-/// Something was held on a connection with this client's port (host order), some time or other.
+/// Something was held on a connection with this client's port, some time or other.
 #[inline(always)]
-pub fn was_held(client_port: u16) -> bool {
+pub fn was_held(client_port: [u8; 2]) -> bool {
     // SAFETY: a byte is never torn.
-    unsafe { (&raw const HELD_PORTS[client_port as usize]).read_volatile() != 0 }
+    unsafe { (&raw const HELD_PORTS[u16::from_ne_bytes(client_port) as usize]).read_volatile() != 0 }
 }
 
 #[inline(always)]
-fn note_held(client_port: u16) {
+fn note_held(client_port: [u8; 2]) {
     // SAFETY: as above.
-    unsafe { (&raw mut HELD_PORTS[client_port as usize]).write_volatile(1) };
+    unsafe { (&raw mut HELD_PORTS[u16::from_ne_bytes(client_port) as usize]).write_volatile(1) };
 }
 
 #[inline(always)]
-pub fn is_held(tuple: &Tuple) -> bool {
+pub fn is_held(tuple: &Tuple, client_port: [u8; 2]) -> bool {
     // SAFETY: only presence is asked for.
-    was_held(tuple.client_port) && unsafe { HOLDS.get(tuple) }.is_some()
+    was_held(client_port) && unsafe { HOLDS.get(tuple) }.is_some()
 }
 
 /// What became of the hold of a connection that a segment came in for.

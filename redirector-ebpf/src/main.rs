@@ -91,7 +91,7 @@ fn pass(parsed: Parsed) -> i32 {
 #[inline(always)]
 fn inspect(ctx: &TcContext, segment: &mut Segment) -> i32 {
     let is_copy = opening::is_copy(ctx);
-    if hold::was_held(u16::from_be_bytes(segment.source_port)) {
+    if hold::was_held(segment.source_port) {
         match parked::ingress(by_value(ctx), segment) {
             Verdict::Pass => return TC_ACT_UNSPEC,
             Verdict::Drop => return TC_ACT_SHOT,
@@ -127,7 +127,7 @@ pub fn redirector_egress(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn leave(ctx: &TcContext, segment: &Segment) -> i32 {
     let tuple = segment.outgoing();
-    if hold::was_held(tuple.client_port)
+    if hold::was_held(segment.destination_port)
         && let Some(verdict) = parked::egress(ctx, segment, &tuple)
     {
         return verdict;

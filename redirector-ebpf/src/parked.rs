@@ -103,7 +103,11 @@ pub fn egress(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Option<i32> 
         return Some(if agent_alive() { TC_ACT_SHOT } else { TC_ACT_UNSPEC });
     }
     // It may be about to become the agent's, or not: the app sends it again.
-    Some(if hold::is_held(tuple) { TC_ACT_SHOT } else { answer::turn_around(ctx, segment) })
+    Some(if hold::is_held(tuple, segment.destination_port) {
+        TC_ACT_SHOT
+    } else {
+        answer::turn_around(ctx, segment)
+    })
 }
 
 /// Where the agent's socket is, if the connection is parked.

@@ -37,7 +37,7 @@ pub fn read(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> bool {
 fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: &mut Connection) -> bool {
     let Some(len) = segment.payload_len(ctx) else {
         connection.broken_epoch = connection.epoch;
-        return hold::is_held(tuple);
+        return hold::is_held(tuple, segment.destination_port);
     };
     let fin = (segment.flags & TCP_FIN != 0) as u32;
     if len + fin == 0 {
@@ -45,7 +45,7 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
     }
     // In this order: see `hold`.
     let is_new = will_send(connection, segment.seq.wrapping_add(len + fin));
-    if hold::is_held(tuple) {
+    if hold::is_held(tuple, segment.destination_port) {
         return true;
     }
     // The client's acknowledgement may be in the very segment that waits for the app to be silent: the app then sends again

@@ -35,3 +35,5 @@ mod stop_signal;
 pub mod target;
 pub mod trace;
 pub mod tunnel;
+#[cfg(target_os = "linux")]
+mod with_sources;

@@ -17,6 +17,7 @@ mod step;
 mod test;
 mod test_tools;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -25,7 +26,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench::BenchOptions, demo::DemoOptions, ebpf::Warnings, soak::SoakOptions, workspace::Workspace,
+    bench::BenchOptions, demo::DemoOptions, ebpf::Warnings, soak::SoakOptions, vm::VmOptions,
+    workspace::Workspace,
 };
 
 /// Builds, shows, tests, lints and measures redirector.
@@ -73,6 +75,13 @@ enum Command {
     Soak(SoakOptions),
     /// Build and measure live traffic: direct, through the agent, through nginx and HAProxy (as root)
     Bench(BenchOptions),
+    /// Build and test on other kernels, from Debian, in virtual machines: 5.10, 6.1, 6.12 and the newest (as root)
+    ///
+    /// Each machine sees this one's files, which it can't change, and no network. It runs `redirector check`, then
+    /// the tests that show what this says: inspection where the kernel has it, else that new connections pass
+    /// through the agent. Uses KVM where it works; without, it takes some minutes for each kernel. Kernels
+    /// are unpacked below target; none is installed.
+    Vm(VmOptions),
     /// Check formatting, clippy, warnings of the eBPF half and, where cargo-deny is there, licences
     Lint,
     /// Build only the eBPF half: target/ebpf/redirector.o
@@ -109,6 +118,7 @@ fn execute(command: Command, workspace: &Workspace) -> Result<()> {
         Command::Test { arguments } => test::test(workspace, &arguments)?,
         Command::Soak(options) => soak::soak(workspace, &options)?,
         Command::Bench(options) => bench::bench(workspace, &options)?,
+        Command::Vm(options) => vm::vm(workspace, &options)?,
         Command::Lint => lint::lint(workspace)?,
         Command::Ebpf => println!("{}", ebpf::build(workspace, Warnings::Shown)?.display()),
         Command::Reproducible => reproducible::check(workspace)?,

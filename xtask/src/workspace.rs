@@ -32,6 +32,11 @@ impl Workspace {
         &self.root
     }
 
+    /// Where builds go.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// What cargo writes while it builds the eBPF half.
     pub fn ebpf_target(&self) -> PathBuf {
         self.target.join("ebpf")
@@ -50,6 +55,11 @@ impl Workspace {
     /// The pictures that the demo takes.
     pub fn demo_pictures(&self) -> PathBuf {
         self.target.join("demo")
+    }
+
+    /// Other kernels, and what runs in their machines.
+    pub fn kernels(&self) -> PathBuf {
+        self.target.join("kernels")
     }
 
     pub fn release_binary(&self) -> PathBuf {

@@ -34,7 +34,7 @@ pub enum RegistryError {
     Unknown(String),
     #[error("intercept \"{0}\" was removed")]
     Removed(String),
-    #[error("--datapath inspect is impossible here: {0}; use --datapath auto or proxy, or match a header")]
+    #[error("--datapath inspect is impossible here: {0}; use --datapath auto or proxy")]
     CannotInspect(String),
     #[error("the agent is stopping")]
     Stopping,

@@ -10,6 +10,7 @@ use nix::sys::socket::SockProtocol;
 
 use super::bpf::{Constant, PASS_CLASSIFIER, PASS_GETPEERNAME4, PASS_GETPEERNAME6, Place};
 use super::cgroup::{cgroup2_root, is_machine_root};
+use super::inspection;
 use super::report::Item;
 use crate::netlink::{Request, Socket};
 use crate::target::netns::Netns;
@@ -39,7 +40,7 @@ fn namespace_items() -> Vec<Item> {
                 Err(error) => no_namespaces(NAMESPACES, &error),
             };
             let [tcx, clsact] = classifier_items(&tried.tcx, &tried.clsact);
-            vec![setns.essential(), tcx, clsact]
+            vec![setns.essential(), tcx, clsact, inspection::item(&tried.tcx)]
         }
         Err(error) => vec![no_namespaces(NAMESPACES, &error).essential()],
     }
@@ -53,12 +54,12 @@ fn no_namespaces(needed_for: &'static str, error: &io::Error) -> Item {
 
 /// Either is enough.
 fn classifier_items(tcx: &io::Result<()>, clsact: &io::Result<()>) -> [Item; 2] {
-    const TCX: &str = "catching connections, detached by the kernel when the agent dies";
+    const TCX: &str = "catching connections, detached by the kernel when the agent dies; inspection";
     const CLSACT: &str = "catching connections on kernels without TCX";
     let tcx_item = match tcx {
         Ok(()) => Item::ok("attach: TCX link", TCX, "attached and detached"),
         Err(error) if clsact.is_ok() => {
-            let remedy = "nothing: clsact takes its place, without inspection of the connections that the app has; Linux 6.6 is the first with TCX";
+            let remedy = "nothing: clsact takes its place; Linux 6.6 is the first with TCX";
             Item::warn("attach: TCX link", TCX, error.to_string(), remedy)
         }
         Err(error) => {

@@ -9,6 +9,7 @@ use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported};
 
 use super::report::Item;
+use crate::with_sources::with_sources;
 
 const CATCHING: &str = "catching connections";
 const INSPECTION: &str = "inspecting connections that the app has (--datapath inspect and auto)";
@@ -132,9 +133,4 @@ fn btf() -> Item {
         let remedy = "use Linux 5.4 or newer, built with CONFIG_DEBUG_INFO_BTF";
         Item::no("BTF", NEEDED_FOR, format!("{BTF} is not there"), remedy)
     }
-}
-
-fn with_sources(error: &dyn Error) -> String {
-    let sources = std::iter::successors(error.source(), |&source| source.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

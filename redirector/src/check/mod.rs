@@ -4,6 +4,7 @@ mod attach;
 mod bpf;
 mod capability;
 pub mod cgroup;
+mod inspection;
 mod kernel;
 pub mod report;
 mod sockets;

@@ -1,10 +1,26 @@
-//! Whether sockets of others can be listed and ended: sock_diag(7).
+//! Whether sockets tell their network namespace, and those of others can be listed and ended: sock_diag(7).
 
 use super::report::Item;
+use crate::netns_cookie;
 use crate::sock_diag::SockDiag;
 use std::io;
 
 pub fn items() -> Vec<Item> {
+    let mut items = vec![cookie(netns_cookie::of_this_thread())];
+    items.extend(diag_items());
+    items
+}
+
+fn cookie(told: io::Result<u64>) -> Item {
+    const NAME: &str = "SO_NETNS_COOKIE";
+    const NEEDED_FOR: &str = "showing the app the client's address in place of the agent's";
+    match told {
+        Ok(_) => Item::ok(NAME, NEEDED_FOR, "there"),
+        Err(error) => Item::no(NAME, NEEDED_FOR, error.to_string(), "use Linux 5.14 or newer"),
+    }
+}
+
+fn diag_items() -> Vec<Item> {
     match SockDiag::open() {
         Ok(diag) => vec![listing(diag.established(0, None).map(drop)), closing(diag.can_close())],
         Err(error) => {

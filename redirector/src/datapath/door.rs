@@ -9,7 +9,7 @@ use super::{
     object,
     peername::address_bytes,
 };
-use crate::{context::Needle, park::Flows};
+use crate::{context::Needle, park::Flows, with_sources::with_sources};
 use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SockMap},
@@ -33,7 +33,7 @@ use thiserror::Error;
 pub enum DoorError {
     #[error("cannot load the eBPF object; `redirector check` says what this machine lacks: {0}")]
     Load(#[from] aya::EbpfError),
-    #[error("cannot attach to {interface}; `redirector check` says what this machine lacks: {source}")]
+    #[error("cannot attach to {interface}; `redirector check` says what this machine lacks: {}", with_sources(.source))]
     Attach { interface: String, source: ProgramError },
     #[error("cannot load the ingress program; `redirector check` says what this machine lacks: {0}")]
     Program(#[from] ProgramError),
@@ -355,7 +355,7 @@ impl Door {
 }
 
 /// Why not, on older kernels.
-const NO_TCX: &str = "it needs TCX links (kernel 6.6)";
+pub const NO_TCX: &str = "it needs TCX links (kernel 6.6)";
 
 pub(super) fn take(object: &mut Ebpf, map: &'static str) -> Result<Map, DoorError> {
     object.take_map(map).ok_or(DoorError::Missing(map))

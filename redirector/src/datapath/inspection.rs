@@ -3,6 +3,7 @@
 use super::{
     attach::{EGRESS_PROGRAM, INSPECT_PROGRAM},
     door::{DoorError, take},
+    object,
 };
 use crate::context;
 use aya::{
@@ -35,11 +36,40 @@ impl UnloadedPrograms {
                 .map_err(|error| error.to_string())?
                 .try_into()
                 .map_err(|error: ProgramError| error.to_string())?;
-            program.load().map_err(|error| format!("this kernel does not take {name}: {error}"))
+            program.load().map_err(|error| not_taken(name, &error))
         };
         let loaded = load(INSPECT_PROGRAM).and_then(|()| load(EGRESS_PROGRAM));
         LoadedPrograms { object, loaded }
     }
+}
+
+/// Why this kernel does not take the programs that inspect, if it does not. They are not attached to anything.
+pub fn loads() -> Result<(), String> {
+    let object = object::load_ingress(false).map_err(|error| error.to_string())?;
+    UnloadedPrograms(object).load().loaded
+}
+
+/// In one line: of the verifier's log, which is long, the line that says what it did not like.
+fn not_taken(name: &str, error: &ProgramError) -> String {
+    let text = match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            tracing::debug!(program = name, log, "the verifier");
+            match last_words(&log) {
+                Some(words) => format!("{io_error}: {words}"),
+                None => io_error.to_string(),
+            }
+        }
+        other => other.to_string(),
+    };
+    format!("this kernel does not take {name}: {text}")
+}
+
+/// What stands before the figures at the end of a verifier's log.
+fn last_words(log: &str) -> Option<&str> {
+    const FIGURES: [&str; 3] = ["verification time", "stack depth", "processed "];
+    let lines = log.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.take_while(|line| !FIGURES.iter().any(|figure| line.starts_with(figure))).last()
 }
 
 /// The maps of names and of what is known beforehand, by port.
@@ -136,5 +166,22 @@ fn entries(port: u16, name: &context::Needle) -> Vec<Needle> {
         context::Needle::Member { field, key } => {
             vec![needle(Needle::LIST, field), needle(Needle::MEMBER, key)]
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_reason_is_the_last_line_before_its_figures() {
+        let log = "20: (dc) r8 = be16 r8 ; R8_w=scalar()\n; hold.rs:114\n21: (0f) r0 += r8\n\
+                   math between map_value pointer and register with unbounded min value is not allowed\n\
+                   verification time 4213 usec\nstack depth 72+0\nprocessed 21 insns (limit 1000000)\n";
+        assert_eq!(
+            last_words(log),
+            Some("math between map_value pointer and register with unbounded min value is not allowed")
+        );
+        assert_eq!(last_words(""), None);
     }
 }

@@ -15,8 +15,8 @@ mod rtnetlink;
 mod sweep;
 
 pub use attach::AttachKind;
-pub use door::{Door, DoorError, PortListeners};
+pub use door::{Door, DoorError, NO_TCX, PortListeners};
 pub use heartbeat::Heartbeat;
-pub use inspection::{LoadedPrograms, UnloadedPrograms};
+pub use inspection::{LoadedPrograms, UnloadedPrograms, loads as inspection_loads};
 pub use peername::{PeerNames, PeerNamesError, UpstreamGuard};
 pub use sweep::sweep;

@@ -7,7 +7,8 @@ use std::{
 };
 
 use lab::{
-    Agent, AgentOptions, App, Connection, Curl, Developer, Family, Host, Intercept, Lab, Response, eventually,
+    Agent, AgentOptions, App, Connection, Curl, Developer, Family, Host, Intercept, Lab, Response, datapaths,
+    eventually,
 };
 use serde_json::Value;
 
@@ -48,7 +49,7 @@ pub fn intercepted(body: impl FnOnce(&Scene<'_>)) {
 
 /// The same with each way of getting at requests: through the agent, and in place.
 pub fn intercepted_by_each_datapath(body: impl Fn(&Scene<'_>)) {
-    for datapath in ["proxy", "inspect"] {
+    for datapath in datapaths(&["proxy", "inspect"]) {
         intercepted_by(datapath, &body);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use lab::{Agent, App, Lab, cgroup_root, eventually};
+use lab::{Agent, App, Lab, cgroup_root, datapaths, eventually};
 use serde_json::Value;
 
 use crate::scene::{
@@ -139,7 +139,7 @@ fn a_port_that_is_redirected_for_some_only_is_named() {
 
 #[test]
 fn a_port_on_which_nothing_listens_is_said_to_the_developer() {
-    for datapath in ["proxy", "inspect", "auto"] {
+    for datapath in datapaths(&["proxy", "inspect", "auto"]) {
         in_lab(|lab| {
             let agent = Agent::start(lab);
             let alice = for_alice(lab, &agent).argument("--datapath").argument(datapath).start(lab);

@@ -2,7 +2,7 @@
 
 use lab::{
     Agent, AgentOptions, App, Collector, Curl, Developer, Forwards, Gateway, GatewayOptions, Host, Intercept,
-    Lab, Nginx, Observer, Shop, Span, eventually, eventually_some, http2_client,
+    Lab, Nginx, Observer, Shop, Span, datapaths, eventually, eventually_some, http2_client,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -174,7 +174,7 @@ fn observers_take_no_requests_and_nothing_is_left_of_them() {
     in_lab(|lab| {
         let agent = Agent::start(lab);
         let _app = App::echo(lab, &lab.pod, "app", &[PORT]);
-        for datapath in ["auto", "inspect"] {
+        for datapath in datapaths(&["auto", "inspect"]) {
             let observer =
                 Observer::start(lab, &agent, &lab.pod, PORT, &["--datapath", datapath, "--name", "eye"]);
             let headers = ["x-redirector-intercept: abcdefghijklmnop"];

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use lab::{
     Agent, App, Certificate, Connection, Developer, Family, Intercept, Kind, Lab, PoolClient, WebSockets,
-    eventually,
+    datapaths, eventually,
 };
 use serde_json::Value;
 
@@ -104,7 +104,7 @@ fn status_names_what_inspection_can_not_cover() {
 
 #[test]
 fn without_the_flag_no_connection_is_ever_closed() {
-    for datapath in ["proxy", "inspect", "auto"] {
+    for datapath in datapaths(&["proxy", "inspect", "auto"]) {
         in_lab(|lab| {
             let _app = App::echo(lab, &lab.pod, "app", &[PORT]);
             let _alice_app = App::echo(lab, &lab.dev, "alice", &[LOCAL]);
