@@ -49,6 +49,8 @@ pub struct Connection {
     pub response_epoch: u32,
     /// Where the next byte for `response` is.
     pub response_next: u32,
+    /// What the app had of the client's bytes when the latest response began.
+    pub response_ack: u32,
     pub response: ResponseScan,
 
     // Seldom.
@@ -76,10 +78,14 @@ pub struct Connection {
     pub aside_parts: u32,
     pub aside_from: u32,
     pub aside_slot: u32,
+    /// How often the last of them came once more.
+    pub aside_repeats: u32,
     /// See the program's `unread`: of the chunked body of the latest request; that request, by its number; and where it seems to end.
     pub unread: u32,
     pub unread_of: u32,
     pub unread_end: u32,
+    /// Always zero.
+    pub padding: u32,
     /// While it is not [`Self::PROVEN`]: when the last request came, when the app last sent something, and the longest time
     /// from the one to the other. Nanoseconds of `CLOCK_MONOTONIC`.
     pub asked_at: u64,

@@ -27,6 +27,9 @@ pub const LONGEST_JOINED: u32 = 15 * 1024;
 /// None of them is acknowledged before the last: a client sends at most ten then (RFC 6928).
 const MOST_PARTS: u32 = 9;
 
+/// A probe for lost tails is one (RFC 8985 §7), and the wire may repeat; clients with short timers send more.
+const MOST_REPEATS: u32 = 3;
+
 /// What comes later waited for something: for its first part to be acknowledged (Nagle's algorithm, RFC 9293 §3.7.4), or for a
 /// retransmission, of which none is due earlier (Linux: `TCP_RTO_MIN`, 200 ms).
 const LATE_NS: u64 = 150_000_000;
@@ -94,7 +97,14 @@ pub fn put(ctx: &TcContext, segment: &Segment, connection: &mut Connection) -> u
     let Some(part) = PARTS.get_ptr_mut(slot) else { return 0 };
     // SAFETY: the slot is this processor's alone.
     if connection.aside != 0 && unsafe { (*part).seq == segment.seq && (*part).len >= len } {
-        // It is there, and maybe what follows it.
+        // It is there, and maybe what follows it. A client that asks for it again and again waits for that.
+        connection.aside_repeats += 1;
+        if connection.aside_repeats > MOST_REPEATS {
+            note_late(segment, now);
+            connection.aside = 0;
+            set_id(part, FREE);
+            return 0;
+        }
         set_id(part, connection.aside);
         return 1;
     }
@@ -119,6 +129,7 @@ pub fn put(ctx: &TcContext, segment: &Segment, connection: &mut Connection) -> u
         connection.aside = new_id();
         connection.aside_slot = slot;
         connection.aside_parts += 1;
+        connection.aside_repeats = 0;
         set_id(part, connection.aside);
     }
     1
@@ -140,10 +151,16 @@ pub fn claim(segment: &Segment, len: u32, connection: &mut Connection) -> u32 {
     // Its beginning may be known.
     let done = segment.seq.wrapping_sub(seq);
     let end = done.wrapping_add(len);
-    let follows = seq == connection.next && done <= part_len;
+    let follows = done <= part_len;
     // An urgent byte is told by its distance from the first (RFC 9293 §3.8.5), and of more than 64 KiB the header has no length.
     let fits = segment.flags & TCP_URG == 0 && segment.total_len != 0;
     let too_long = end > LONGEST_JOINED;
+    if seq != connection.next {
+        // The app has got it some other way.
+        connection.aside = 0;
+        set_id(part, FREE);
+        return 0;
+    }
     if !follows || !fits || end <= part_len || (too_long && segment.flags & TCP_FIN != 0) {
         set_id(part, id);
         return if follows && end <= part_len { KNOWN } else { 0 };

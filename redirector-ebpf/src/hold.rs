@@ -124,6 +124,12 @@ pub fn is_held(tuple: &Tuple, client_port: [u8; 2]) -> bool {
     was_held(client_port) && unsafe { HOLDS.get(tuple) }.is_some()
 }
 
+/// Its connection is held. Not inlined: the tuple would take room on the stack of what runs for every packet.
+#[inline(never)]
+pub fn stands(segment: &Segment) -> bool {
+    is_held(&segment.incoming(), segment.source_port)
+}
+
 /// What became of the hold of a connection that a segment came in for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Hold {

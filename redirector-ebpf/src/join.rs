@@ -74,9 +74,12 @@ unsafe fn prepend(ctx: &TcContext, segment: &mut Segment, len: u32, part: *mut P
         if (whole && bpf_skb_load_bytes(ctx.as_ptr(), at, second.cast(), last + 1) != 0)
             // Without what Ethernet fills short packets with.
             || (ctx.len() > at + len && bpf_skb_change_tail(packet, at + len, 0) != 0)
+            // What a device has summed up is not to be kept for other bytes.
+            || (!whole && bpf_skb_change_tail(packet, at, 0) != 0)
             || bpf_skb_change_tail(packet, at + first + rest, 0) != 0
         {
-            return FOLLOWED;
+            // The client sends both again.
+            return HELD;
         }
         if bpf_skb_store_bytes(packet, at, (&raw const (*part).bytes).cast(), first, 0) != 0
             || (whole && bpf_skb_store_bytes(packet, at + first, second.cast(), last + 1, 0) != 0)

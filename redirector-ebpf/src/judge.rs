@@ -86,6 +86,10 @@ pub fn judge(
         return FOLLOWED;
     }
     let held_before = connection.holds != 0 && connection.held_seq == segment.seq;
+    if held_before && hold::stands(segment) {
+        // On another processor, since this packet came in.
+        return HELD;
+    }
     let mut not_held = if held_before { 0 } else { work.interesting };
     if held_before && connection.holds >= MAX_HOLDS {
         // The agent can't take it, or not in time; it shall not cost the client more.

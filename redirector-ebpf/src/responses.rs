@@ -76,6 +76,9 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
         connection.broken_epoch = epoch;
         return false;
     }
+    if connection.response.is_at_start() {
+        connection.response_ack = segment.ack;
+    }
     let Some(work) = scanning::work() else { return false };
     // SAFETY: this processor's alone while the program runs.
     let work = unsafe { &mut *work };

@@ -74,6 +74,8 @@ pub fn has_ended(connection: &Connection, segment: &Segment) -> bool {
     connection.unread == ENDED
         && connection.unread_of == connection.requests
         && connection.unread_end == segment.seq
+        // It had all of it, and so was not given an early answer to a part.
+        && (connection.response_ack.wrapping_sub(segment.seq) as i32) >= 0
         && is_idle(connection)
         && connection.response.is_at_start()
         && connection.response_epoch == epoch

@@ -197,6 +197,7 @@ fn what_the_framer_takes_for_raw_is_given_up() {
         " Content-Length: 4",
         "X: 1\r\n\tfolded",
         "Transfer-Encoding:\r\n chunked",
+        "Content\rLength: 4",
         "X: 1\nTransfer-Encoding: chunked",
         "X: 1\rTransfer-Encoding: chunked",
     ];

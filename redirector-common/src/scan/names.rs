@@ -125,7 +125,10 @@ pub fn is_plain_length(first: u64, second: u64) -> bool {
     const LOWER: u64 = 0x2020_2020_2020_2020;
     const COLON: u64 = 0xffff << 48;
     let rest = CONTENT_LENGTH.words[1] | u64::from_le_bytes(*b"\0\0\0\0\0\0: ");
-    first | LOWER == CONTENT_LENGTH.words[0] && (second | LOWER) == rest && second & COLON == rest & COLON
+    let dash = (first >> 56) as u8 == b'-';
+    dash && first | LOWER == CONTENT_LENGTH.words[0]
+        && (second | LOWER) == rest
+        && second & COLON == rest & COLON
 }
 
 /// `tchar` of RFC 9110 §5.6.2.

@@ -121,7 +121,7 @@ impl Inspection {
     /// not read.
     pub fn watch(&mut self, port: u16, names: &BTreeSet<context::Needle>) -> Result<(), MapError> {
         let wanted = needles(port, names);
-        let known_names = self.of_port.remove(&port).unwrap_or_default();
+        let known_names = self.of_port.get(&port).cloned().unwrap_or_default();
         let known = needles(port, &known_names);
         // Until all names are there the port is not looked at, and it is not any more before the first of them goes.
         for needle in wanted.difference(&known) {
@@ -138,7 +138,9 @@ impl Inspection {
         for needle in known.difference(&wanted) {
             self.needles.remove(needle)?;
         }
-        if !wanted.is_empty() {
+        if wanted.is_empty() {
+            self.of_port.remove(&port);
+        } else {
             self.ports.set(port.into(), inspected(port, names), 0)?;
             self.of_port.insert(port, names.clone());
         }
