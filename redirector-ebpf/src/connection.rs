@@ -11,6 +11,7 @@ use aya_ebpf::{
 use core::{
     ffi::c_void,
     intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xchg},
+    sync::atomic::{Ordering, compiler_fence},
 };
 use redirector_common::Connection;
 
@@ -115,6 +116,8 @@ unsafe extern "C" fn turn(_: u32, wait: *mut c_void) -> i64 {
 #[inline(always)]
 pub fn unlock(connection: &mut Connection) {
     let lock = &raw mut connection.lock;
+    // What was written before it is seen before it: by the compiler so, and by processors that keep the order of writes (x86-64).
+    compiler_fence(Ordering::Release);
     // SAFETY: as above.
     unsafe { lock.write_volatile(0) };
 }

@@ -50,6 +50,16 @@ pub fn join(ctx: TcContext, segment: &mut Segment, slot: u32) -> Seen {
     seen
 }
 
+/// What is in the slot, which is claimed, is not wanted any more.
+#[inline(never)]
+pub fn leave(slot: u32) {
+    let part = aside::part(slot);
+    if !part.is_null() {
+        // SAFETY: it is claimed.
+        unsafe { aside::free(part) };
+    }
+}
+
 /// # Safety
 /// The part must be claimed.
 #[inline(always)]

@@ -103,6 +103,9 @@ fn inspect(ctx: &TcContext, segment: &mut Segment) -> i32 {
         seen = join::join(by_value(ctx), segment, seen - follow::JOINS);
         if seen == join::JOINED {
             seen = follow::request(ctx, segment, false);
+            if seen > follow::JOINS {
+                join::leave(seen - follow::JOINS);
+            }
         }
     }
     match seen {

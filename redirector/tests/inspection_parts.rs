@@ -434,34 +434,34 @@ fn a_client_that_ends_its_half_behind_any_part_is_heard() {
 #[test]
 fn the_app_gets_all_parts_when_the_agent_stops_in_between() {
     with_client(|client| {
-        let recorded = Recorded::start(client);
-        let request = get(WANTED);
-        let mut connection = Recorded::connect(addresses()[0]);
-        connection.write_all(&request.as_bytes()[..20]).unwrap();
-        thread::sleep(SHORT);
-        client.freeze();
-        thread::sleep(LONG);
-        connection.write_all(&request.as_bytes()[20..]).unwrap();
-        read_answers(&mut connection, 1);
-        recorded.has(0, request.as_bytes());
-        client.counted(&[("joined", 0)]);
+        the_app_gets_both_parts_with(client, || {
+            client.freeze();
+            thread::sleep(LONG);
+        });
     });
 }
 
 #[test]
 fn the_app_gets_all_parts_when_nothing_is_inspected_any_more() {
     with_client(|client| {
-        let recorded = Recorded::start(client);
-        let request = get(WANTED);
-        let mut connection = Recorded::connect(addresses()[0]);
-        connection.write_all(&request.as_bytes()[..20]).unwrap();
-        thread::sleep(SHORT);
-        client.in_pod(|pod| pod.door().watch(RECORDED, &[].into()).unwrap());
-        connection.write_all(&request.as_bytes()[20..]).unwrap();
-        read_answers(&mut connection, 1);
-        recorded.has(0, request.as_bytes());
-        client.counted(&[("joined", 0)]);
+        the_app_gets_both_parts_with(client, || {
+            client.in_pod(|pod| pod.door().watch(RECORDED, &[].into()).unwrap());
+        });
     });
+}
+
+/// Something happens between them.
+fn the_app_gets_both_parts_with(client: &Client, between: impl FnOnce()) {
+    let recorded = Recorded::start(client);
+    let request = get(WANTED);
+    let mut connection = Recorded::connect(addresses()[0]);
+    connection.write_all(&request.as_bytes()[..20]).unwrap();
+    thread::sleep(SHORT);
+    between();
+    connection.write_all(&request.as_bytes()[20..]).unwrap();
+    read_answers(&mut connection, 1);
+    recorded.has(0, request.as_bytes());
+    client.counted(&[("joined", 0)]);
 }
 
 #[test]
