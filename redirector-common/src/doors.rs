@@ -87,8 +87,8 @@ impl Needle {
 pub struct InspectedPort {
     /// The [`name_bit`]s of all names and keys that are looked for. 0: the port is not inspected.
     pub names: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// [`MemberStarts`](crate::scan::MemberStarts) of the members of lists to look at.
+    pub members: u32,
     /// [`LineStarts`](crate::scan::LineStarts) of the header lines to look at.
     pub lines: u64,
 }

@@ -208,6 +208,7 @@ fn read_request(
     work.needle.port = u16::from_be_bytes(segment.destination_port);
     work.names = wanted.names;
     work.judged = wanted.lines;
+    work.judged_members = wanted.members;
     work.at = payload.at + place.seen;
     work.end = payload.at + payload.len;
     let mut finished = scanning::read_requests(ctx, work);

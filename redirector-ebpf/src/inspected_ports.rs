@@ -12,9 +12,14 @@ static INSPECTED_PORTS: Array<InspectedPort> = Array::with_max_entries(1 << 16, 
 pub fn inspected(port: u16) -> Option<InspectedPort> {
     let port = INSPECTED_PORTS.get_ptr(u32::from(port))?;
     // SAFETY: the element lives as long as the program; aligned words are not torn.
-    let (names, lines) =
-        unsafe { ((&raw const (*port).names).read_volatile(), (&raw const (*port).lines).read_volatile()) };
+    let (names, members, lines) = unsafe {
+        (
+            (&raw const (*port).names).read_volatile(),
+            (&raw const (*port).members).read_volatile(),
+            (&raw const (*port).lines).read_volatile(),
+        )
+    };
     // The agent may be writing: what frames is never missed.
     let lines = lines | LineStarts::OF_REQUESTS.to_bits();
-    (names != 0).then_some(InspectedPort { names, padding: 0, lines })
+    (names != 0).then_some(InspectedPort { names, members, lines })
 }

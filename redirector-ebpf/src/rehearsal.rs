@@ -12,9 +12,9 @@ use redirector_common::{
 
 use crate::scanning;
 
-/// [`LineStarts`] of more lines of requests to look at.
+/// [`LineStarts`] of more lines of requests to look at, and [`MemberStarts`] of the members of lists.
 #[map]
-static LINES: Array<u64> = Array::with_max_entries(1, 0);
+static STARTS: Array<u64> = Array::with_max_entries(2, 0);
 
 /// Scans what follows the Ethernet header, whose first byte is the mode. The verdict is what was seen: see [`Rehearsal`].
 #[classifier]
@@ -30,7 +30,8 @@ pub fn redirector_rehearse(ctx: TcContext) -> i32 {
     (work.requests, work.responses) = (0, 0);
     work.needle.port = 0;
     work.names = u32::MAX;
-    work.judged = LINES.get(0).copied().unwrap_or(0) | LineStarts::OF_REQUESTS.to_bits();
+    work.judged = STARTS.get(0).copied().unwrap_or(0) | LineStarts::OF_REQUESTS.to_bits();
+    work.judged_members = STARTS.get(1).copied().unwrap_or(0) as u32;
     let (finished, ended, raw, at_start);
     if mode == Rehearsal::REQUESTS {
         work.request = RequestScan::default();

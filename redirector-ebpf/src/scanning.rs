@@ -10,7 +10,7 @@ use aya_ebpf::{
 use core::{ffi::c_void, hint::black_box};
 use redirector_common::{
     Needle, name_bit,
-    scan::{BLOCK, Block, END, Event, HEAD, LineStarts, Needles, RequestScan, ResponseScan},
+    scan::{BLOCK, Block, END, Event, HEAD, LineStarts, MemberStarts, Needles, RequestScan, ResponseScan},
 };
 
 /// See [`Needle`]; only presence counts.
@@ -49,6 +49,8 @@ pub struct Work {
     pub names: u32,
     /// [`LineStarts`] of the lines of a request to look at.
     pub judged: u64,
+    /// [`MemberStarts`] of the members of lists to look at.
+    pub judged_members: u32,
     /// See [`Work::note`].
     notes: u32,
     /// The next byte, counted from the start of the packet, and the end of the payload.
@@ -263,15 +265,7 @@ pub extern "C" fn redirector_step_requests(packet: *mut __sk_buff) -> u32 {
             }
             continue;
         }
-        let judged = LineStarts::from_bits(work.judged);
-        let mut next = work.request.skip_line(&work.block, at, end, judged);
-        if next == at {
-            let event;
-            (next, event) = work.request.read_end(&work.block, at, end);
-            work.count_request(next, event);
-        }
-        work.block_at = next;
-        if next == at && redirector_read_request_line() == 0 {
+        if redirector_skip_request_lines() == 0 && redirector_read_request_line() == 0 {
             redirector_read_request();
         }
     }
@@ -309,19 +303,43 @@ pub extern "C" fn redirector_step_responses(packet: *mut __sk_buff) -> u32 {
             redirector_read_response();
             continue;
         }
-        let mut next = work.response.skip_line(&work.block, at, end);
-        if next == at {
-            let event;
-            (next, event) = work.response.read_end(&work.block, at, end, work.is_answer_to_head());
-            work.count_response(event);
-        }
-        work.block_at = next;
-        if next == at && redirector_read_response_line() == 0 {
+        if redirector_skip_response_lines() == 0 && redirector_read_response_line() == 0 {
             redirector_read_response();
         }
     }
     skip_of_response(work);
     0
+}
+
+/// Goes past header lines that are not to be judged, and reads the end of the head if they lead there. 0: a line is to be judged, or
+/// is not whole.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn redirector_skip_request_lines() -> u32 {
+    let Some(work) = work() else { return 1 };
+    // SAFETY: as above.
+    let work = unsafe { &mut *work };
+    let (at, end) = rest_of_block(work);
+    let lines_end = work.request.skip_lines(&work.block, at, end, LineStarts::from_bits(work.judged));
+    let (next, event) = work.request.read_end(&work.block, lines_end, end);
+    work.count_request(next, event);
+    work.block_at = next;
+    (next != lines_end || next >= end) as u32
+}
+
+/// As above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn redirector_skip_response_lines() -> u32 {
+    let Some(work) = work() else { return 1 };
+    // SAFETY: as above.
+    let work = unsafe { &mut *work };
+    let (at, end) = rest_of_block(work);
+    let lines_end = work.response.skip_lines(&work.block, at, end);
+    let (next, event) = work.response.read_end(&work.block, lines_end, end, work.is_answer_to_head());
+    work.count_response(event);
+    work.block_at = next;
+    (next != lines_end || next >= end) as u32
 }
 
 /// Reads a header line that is to be judged. 0: it is not that simple.
@@ -333,7 +351,10 @@ pub extern "C" fn redirector_read_request_line() -> u32 {
     let work = unsafe { &mut *work };
     let needles = MapNeedles { needle: &raw mut work.needle, names: work.names };
     let (at, end) = rest_of_block(work);
-    let next = work.request.read_line(&work.block, at, end, &needles);
+    let mut next = work.request.skip_line(&work.block, at, end, MemberStarts::from_bits(work.judged_members));
+    if next == at {
+        next = work.request.read_line(&work.block, at, end, &needles);
+    }
     work.block_at = next;
     (next != at) as u32
 }
@@ -370,7 +391,10 @@ pub extern "C" fn redirector_read_response_line() -> u32 {
     // SAFETY: as above.
     let work = unsafe { &mut *work };
     let (at, end) = rest_of_block(work);
-    let next = work.response.read_line(&work.block, at, end);
+    let mut next = work.response.skip_line(&work.block, at, end);
+    if next == at {
+        next = work.response.read_line(&work.block, at, end);
+    }
     work.block_at = next;
     (next != at) as u32
 }

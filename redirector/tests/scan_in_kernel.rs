@@ -27,7 +27,7 @@ const LONGEST: usize = 3000;
 struct Kernel {
     object: Ebpf,
     needles: HashMap<MapData, Needle, u32>,
-    lines: Array<MapData, u64>,
+    starts: Array<MapData, u64>,
 }
 
 impl Kernel {
@@ -38,8 +38,8 @@ impl Kernel {
             object.program_mut("redirector_rehearse").unwrap().try_into().unwrap();
         program.load().unwrap();
         let needles = HashMap::try_from(object.take_map("NEEDLES").unwrap()).unwrap();
-        let lines = Array::try_from(object.take_map("LINES").unwrap()).unwrap();
-        Self { object, needles, lines }
+        let starts = Array::try_from(object.take_map("STARTS").unwrap()).unwrap();
+        Self { object, needles, starts }
     }
 
     fn run(&self, mode: u8, payload: &[u8]) -> Rehearsal {
@@ -62,7 +62,8 @@ impl Kernel {
             (Needle::LIST, &wanted.lists),
             (Needle::MEMBER, &wanted.members),
         ];
-        self.lines.set(0, wanted.lines.to_bits(), 0).unwrap();
+        self.starts.set(0, wanted.lines.to_bits(), 0).unwrap();
+        self.starts.set(1, u64::from(wanted.member_starts.to_bits()), 0).unwrap();
         for (kind, hashes) in kinds {
             for &hash in hashes {
                 self.needles.insert(Needle { port: 0, kind, hash }, 1, 0).unwrap();
@@ -155,7 +156,8 @@ fn no_request_of_an_intercept_is_missed_in_the_kernel() {
     let mut kernel = Kernel::new();
     let requests = prop::collection::vec(request_with_context(), 1..4);
     check(3000, (any_matcher(), requests), |(matcher, requests)| {
-        let stream = requests.concat();
+        let mut stream = requests.concat();
+        stream.truncate(LONGEST);
         let wanted = Wanted::of(&matcher);
         kernel.look_for(&wanted);
         let seen = kernel.run(Rehearsal::REQUESTS, &stream);

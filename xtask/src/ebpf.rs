@@ -80,6 +80,8 @@ fn rustflags(workspace: &Workspace, toolchain: &Toolchain) -> Result<OsString> {
         // bpf-linker makes BTF out of debug information.
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),
+        // With 32-bit arithmetic and comparisons, which kernels have since 5.1.
+        "-Ctarget-cpu=v3".into(),
     ];
     for (from, to) in remapped_directories(workspace, toolchain)? {
         let mut flag = OsString::from("--remap-path-prefix=");

@@ -41,6 +41,27 @@ impl Block {
         at + 2 <= end && self.word(at) & 0xffff == 0x0a0d
     }
 
+    /// The first of the 16 bytes from `at` on that has a mark.
+    #[inline(always)]
+    pub fn find_in_16(&self, at: u32, marks: impl Fn(u64) -> u64) -> Option<u32> {
+        let mut at = at;
+        let mut found = marks(self.word(at));
+        if found == 0 {
+            at += 8;
+            found = marks(self.word(at));
+            if found == 0 {
+                return None;
+            }
+        }
+        Some(at + words::first(found))
+    }
+
+    /// Past the blank, if one is there.
+    #[inline(always)]
+    pub fn after_blank(&self, at: u32) -> u32 {
+        at + (self.byte(at) == b' ') as u32
+    }
+
     /// The first byte in `at..end` that has a mark; else `end`, or [`FAR`] bytes from `at`.
     #[inline(always)]
     pub fn find(&self, at: u32, end: u32, marks: impl Fn(u64) -> u64) -> u32 {
@@ -52,7 +73,7 @@ impl Block {
                 let word = u64::from_le(unsafe { word_at(self.bytes.as_ptr().add(pair + within)) });
                 let marks = marks(word);
                 if marks != 0 {
-                    at += within as u32 + words::count(words::before(marks));
+                    at += within as u32 + words::first(marks);
                     return if at < end { at } else { end };
                 }
             }

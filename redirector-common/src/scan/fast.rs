@@ -63,47 +63,6 @@ impl Message {
         next
     }
 
-    /// Goes past a whole line whose name does not matter, as its first eight bytes say. To `at` if it is none such.
-    #[inline(always)]
-    pub fn skip_line(&mut self, block: &Block, at: u32, end: u32, is_judged: impl Fn(u64) -> bool) -> u32 {
-        let word = block.word(at);
-        // What is no text goes on with the line before, or ends the head.
-        if is_judged(word) || word as u8 <= b' ' || self.lines >= MAX_HEADERS {
-            return at;
-        }
-        let next = self.find(block, at, end, words::below_blank);
-        if !block.is_line_end(next, end) {
-            return at;
-        }
-        self.lines += 1;
-        self.count(next + 2 - at);
-        next + 2
-    }
-
-    /// Reads a whole line that is `Content-Length: ` and at most seven digits. To `at` if it is another.
-    #[inline(always)]
-    pub fn read_length_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
-        const NAME: u32 = 16;
-        let number = block.word(at + NAME);
-        let stops = words::not_digit(number);
-        let digits = words::count(words::before(stops));
-        let next = at + NAME + digits;
-        let is_plain =
-            names::is_plain_length(block.word(at), block.word(at + 8)) && stops != 0 && digits != 0;
-        if !is_plain
-            || !block.is_line_end(next, end)
-            || self.flags & HAS_LENGTH != 0
-            || self.lines >= MAX_HEADERS
-        {
-            return at;
-        }
-        self.flags |= HAS_LENGTH;
-        self.missing = words::number(number, digits);
-        self.lines += 1;
-        self.count(next + 2 - at);
-        next + 2
-    }
-
     /// The rest of a value of which nothing is wanted. To `at` if the byte there is to be judged by itself.
     #[inline(always)]
     pub fn read_value(&mut self, block: &Block, at: u32, end: u32) -> u32 {
@@ -168,7 +127,7 @@ impl Message {
                 len += 8;
                 continue;
             }
-            len = self.forgotten(len + words::count(before));
+            len = self.forgotten(len + words::first(stops));
             if key + len >= end {
                 return at;
             }
@@ -234,7 +193,7 @@ fn read_name(block: &Block, at: u32) -> Option<LineName> {
         let before = words::before(stops);
         hash.add(words::to_lower_case(word) & before);
         if stops != 0 {
-            len += words::count(before);
+            len += words::first(stops);
             let is_name = len != 0 && block.byte(at + len) == b':';
             return is_name.then(|| LineName { hash: hash.finish(len), len });
         }

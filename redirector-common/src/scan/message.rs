@@ -75,8 +75,8 @@ pub struct Message {
     pub name: Name,
     /// Bytes of the body or chunk that are to come.
     pub missing: u32,
-    /// See [`Self::forgotten`].
-    scratch: u32,
+    /// Always zero: see [`Self::forgotten`].
+    nothing: u32,
     /// Bytes of the head, the trailer section, or the extensions of a chunk line so far.
     pub length: u32,
     /// Of a response.
@@ -200,17 +200,13 @@ impl Message {
         }
     }
 
-    /// The same number, of which the verifier knows nothing any more: it does not follow what is in a map. Otherwise it would
-    /// look at all that comes then for each way that led to the number.
+    /// The same number, of which the verifier knows nothing any more: it does not follow what is in a map, where the zero is. Otherwise
+    /// it would look at all that comes then for each way that led to the number.
     #[inline(always)]
-    pub fn forgotten(&mut self, number: u32) -> u32 {
+    pub fn forgotten(&self, number: u32) -> u32 {
         if cfg!(target_arch = "bpf") {
-            let scratch = &raw mut self.scratch;
             // SAFETY: it is a field of this message.
-            unsafe {
-                scratch.write_volatile(number);
-                scratch.read_volatile()
-            }
+            number ^ unsafe { (&raw const self.nothing).read_volatile() }
         } else {
             number
         }

@@ -18,6 +18,7 @@ mod message;
 mod names;
 mod request;
 mod response;
+mod skip;
 mod starts;
 mod words;
 
@@ -26,7 +27,7 @@ pub use message::{LARGEST_BODY, MAX_HEAD, MAX_HEADERS};
 pub use names::name_hash;
 pub use request::RequestScan;
 pub use response::ResponseScan;
-pub use starts::LineStarts;
+pub use starts::{LineStarts, MemberStarts};
 
 /// What a byte ended. More than one bit may be set.
 pub type Event = u32;

@@ -119,6 +119,21 @@ pub fn is_length(first: u64, second: u64) -> bool {
         || (first == CONTENT_LENGTH.words[0] && ((second | LOWER) ^ CONTENT_LENGTH.words[1]) & LENGTH == 0)
 }
 
+/// How long the name of a list, whose members may be looked for, and its colon are, of a line that begins with these 16 bytes.
+#[inline(always)]
+pub fn list_name(first: u64, second: u64) -> Option<u32> {
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    const COLON: u64 = (b':' as u64) << 56;
+    let lower = first | LOWER;
+    if lower == u64::from_le_bytes(*b"baggage:") && first >> 56 << 56 == COLON {
+        Some(8)
+    } else if lower == u64::from_le_bytes(*b"tracesta") && (second | 0x2020) & 0xff_ffff == 0x3a_6574 {
+        Some(11)
+    } else {
+        None
+    }
+}
+
 /// These 16 bytes are the name, a colon and a blank.
 #[inline(always)]
 pub fn is_plain_length(first: u64, second: u64) -> bool {

@@ -5,7 +5,7 @@ use super::message::{
     Message, RAW, START, START_LINE_LF, TARGET, TARGET_START, UPGRADE, VALUE, VERSION, line_feed,
 };
 use super::names::{self, is_token_byte};
-use super::{Block, Event, LineStarts, NONE, Needles, version, words};
+use super::{Block, Event, LineStarts, MemberStarts, NONE, Needles, version, words};
 
 /// Longest method that is taken for one.
 const MAX_METHOD: u16 = 32;
@@ -56,12 +56,19 @@ impl RequestScan {
         if !self.is_at_line() { at } else { self.0.read_line(block, at, end, needles) }
     }
 
-    /// Where a header line begins: goes past it if all of it is there and it begins in none of the ways that are `judged`, or
-    /// is a simple length. To `at` if it is for [`Self::read_line`].
+    /// Where a header line begins: goes past the lines of which all is there and that begin in none of the ways that are `judged`. The
+    /// next one is for [`Self::skip_line`], or the end of the head.
     #[inline(always)]
-    pub fn skip_line(&mut self, block: &Block, at: u32, end: u32, judged: LineStarts) -> u32 {
-        let next = self.0.skip_line(block, at, end, |first| judged.has(first));
-        if next != at { next } else { self.0.read_length_line(block, at, end) }
+    pub fn skip_lines(&mut self, block: &Block, at: u32, end: u32, judged: LineStarts) -> u32 {
+        self.0.skip_lines(block, at, end, |first, _| judged.has(first))
+    }
+
+    /// Where a header line begins: goes past it if it is a simple length, or a list whose members begin in none of the ways that are
+    /// `judged`. To `at` if it is for [`Self::read_line`].
+    #[inline(always)]
+    pub fn skip_line(&mut self, block: &Block, at: u32, end: u32, judged: MemberStarts) -> u32 {
+        let next = self.0.read_length_line(block, at, end);
+        if next != at { next } else { self.0.skip_list(block, at, end, judged) }
     }
 
     /// The next byte is of a list whose members are looked at.

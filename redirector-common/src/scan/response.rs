@@ -59,11 +59,16 @@ impl ResponseScan {
         if !self.is_at_line() { at } else { self.0.read_line(block, at, end, &Framing) }
     }
 
-    /// As [`RequestScan::skip_line`](super::RequestScan::skip_line).
+    /// As [`RequestScan::skip_lines`](super::RequestScan::skip_lines): past those that can't say how long it is.
+    #[inline(always)]
+    pub fn skip_lines(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        self.0.skip_lines(block, at, end, |first, at| names::is_length(first, block.word(at + 8)))
+    }
+
+    /// As [`RequestScan::skip_line`](super::RequestScan::skip_line): past a simple length.
     #[inline(always)]
     pub fn skip_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
-        let next = self.0.skip_line(block, at, end, |first| names::is_length(first, block.word(at + 8)));
-        if next != at { next } else { self.0.read_length_line(block, at, end) }
+        self.0.read_length_line(block, at, end)
     }
 
     #[inline(always)]

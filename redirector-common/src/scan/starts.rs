@@ -1,4 +1,4 @@
-//! Which header lines are to be judged by their names.
+//! Which header lines are to be judged by their names, and which members of lists by their keys.
 
 /// How the lines begin that are to be judged: a bit for what their first six bytes come to. All other lines need no look at
 /// their names, which is most of the work with a head.
@@ -47,6 +47,55 @@ impl LineStarts {
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
+}
+
+/// The same of members of lists, with what their first three bytes come to: few keys are shorter.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemberStarts(u32);
+
+impl MemberStarts {
+    pub const NONE: Self = Self(0);
+    pub const ALL: Self = Self(u32::MAX);
+
+    /// And those with this key, as it is.
+    #[must_use]
+    pub const fn with(self, key: &[u8]) -> Self {
+        match key {
+            [first, second, third, ..] => {
+                Self(self.0 | member_bit(u64::from_le_bytes([*first, *second, *third, 0, 0, 0, 0, 0])))
+            }
+            // What comes behind it is not known.
+            _ => Self::ALL,
+        }
+    }
+
+    /// And, if a header of this name, in lower case, is a list, all: it is looked for by itself.
+    #[must_use]
+    pub fn with_header(self, name: &[u8]) -> Self {
+        if matches!(name, b"baggage" | b"tracestate") { Self::ALL } else { self }
+    }
+
+    /// A member that begins with these bytes, the first one lowest, is to be judged.
+    #[inline(always)]
+    pub const fn has(self, word: u64) -> bool {
+        self.0 & member_bit(word) != 0
+    }
+
+    /// As in the maps.
+    pub const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    #[inline(always)]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+}
+
+#[inline(always)]
+const fn member_bit(word: u64) -> u32 {
+    1 << ((word << 40).wrapping_mul(SPREAD) >> 59)
 }
 
 const BYTES: usize = 6;
@@ -110,5 +159,19 @@ mod tests {
         for line in lines {
             assert!(!LineStarts::OF_REQUESTS.has(word(line)), "{line:?}");
         }
+    }
+
+    #[test]
+    fn a_member_is_judged_by_its_first_three_bytes() {
+        let starts = MemberStarts::NONE.with(b"user").with(b"dev");
+        for member in [b"user=a,b", b"useful=1", b"dev=a,bc", b"dev \t= a"] {
+            assert!(starts.has(word(member)), "{member:?}");
+        }
+        for member in [b"User=a,b", b"de=v,dev", b"isProduc"] {
+            assert!(!starts.has(word(member)), "{member:?}");
+        }
+        assert_eq!(MemberStarts::NONE.with(b"sd"), MemberStarts::ALL);
+        assert_eq!(MemberStarts::NONE.with_header(b"baggage"), MemberStarts::ALL);
+        assert_eq!(MemberStarts::NONE.with_header(b"x-user"), MemberStarts::NONE);
     }
 }

@@ -13,7 +13,7 @@ use aya::{
 };
 use redirector_common::{
     Existing, InspectedPort, Needle, Tuple, name_bit,
-    scan::{LineStarts, name_hash},
+    scan::{LineStarts, MemberStarts, name_hash},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -153,7 +153,11 @@ fn inspected(port: u16, names: &BTreeSet<context::Needle>) -> InspectedPort {
     let bits = needles(port, names).iter().fold(0, |bits, needle| bits | name_bit(needle.hash));
     let lines = names.iter().map(context::Needle::header_name);
     let lines = lines.fold(LineStarts::OF_REQUESTS, |lines, name| lines.with(name.as_bytes()));
-    InspectedPort { names: bits, padding: 0, lines: lines.to_bits() }
+    let members = names.iter().fold(MemberStarts::NONE, |members, name| match name {
+        context::Needle::Member { key, .. } => members.with(key.as_bytes()),
+        context::Needle::Header(name) => members.with_header(name.as_bytes()),
+    });
+    InspectedPort { names: bits, members: members.to_bits(), lines: lines.to_bits() }
 }
 
 fn needles(port: u16, names: &BTreeSet<context::Needle>) -> BTreeSet<Needle> {

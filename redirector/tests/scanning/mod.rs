@@ -6,9 +6,11 @@ use proptest::prelude::*;
 use redirector::context::{Condition, Matcher, Needle};
 use redirector::http1::{MethodKind, RequestFramer, RequestStep};
 use redirector_common::scan::{
-    BLOCK, Block, END, HEAD, LineStarts, Needles, NoNeedles, RequestScan, ResponseScan, name_hash,
+    BLOCK, Block, END, HEAD, LineStarts, MemberStarts, Needles, NoNeedles, RequestScan, ResponseScan,
+    name_hash,
 };
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 /// What a scan said: where in the stream something ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +46,16 @@ pub const BLOCKS: [By; 4] =
 /// Names that are looked for, and the lines that are judged for them.
 pub trait Sought: Needles {
     fn lines(&self) -> LineStarts;
+    fn member_starts(&self) -> MemberStarts;
 }
 
 impl Sought for NoNeedles {
     fn lines(&self) -> LineStarts {
         LineStarts::OF_REQUESTS
+    }
+
+    fn member_starts(&self) -> MemberStarts {
+        MemberStarts::NONE
     }
 }
 
@@ -58,6 +65,8 @@ trait Scan {
     fn read_line(&mut self, block: &Block, at: u32, end: u32) -> u32;
     fn read(&mut self, block: &Block, at: u32, end: u32) -> (u32, u32);
     fn skippable(&self) -> u32;
+    /// Past many lines, and past one of those that stop this.
+    fn skip_lines(&mut self, block: &Block, at: u32, end: u32) -> u32;
     fn skip_line(&mut self, block: &Block, at: u32, end: u32) -> u32;
     fn skip(&mut self, bytes: u32) -> u32;
     /// Something has ended.
@@ -92,7 +101,10 @@ fn drive(scan: &mut impl Scan, stream: &[u8], by: By) -> Vec<Seen> {
         let mut within = 0;
         while within < len {
             let (from, end) = (u32::try_from(within).unwrap(), u32::try_from(len).unwrap());
-            let mut line = scan.skip_line(&block, from, end);
+            let mut line = scan.skip_lines(&block, from, end);
+            if line == from {
+                line = scan.skip_line(&block, from, end);
+            }
             if line == from {
                 line = scan.read_line(&block, from, end);
             }
@@ -118,8 +130,13 @@ impl<N: Sought> Scan for Requests<'_, N> {
         self.scan.push(byte, self.needles)
     }
 
+    fn skip_lines(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        if self.scan.is_at_line() { self.scan.skip_lines(block, at, end, self.needles.lines()) } else { at }
+    }
+
     fn skip_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
-        if self.scan.is_at_line() { self.scan.skip_line(block, at, end, self.needles.lines()) } else { at }
+        let judged = self.needles.member_starts();
+        if self.scan.is_at_line() { self.scan.skip_line(block, at, end, judged) } else { at }
     }
 
     fn read_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
@@ -154,6 +171,10 @@ struct Responses<'a> {
 impl Scan for Responses<'_> {
     fn push(&mut self, byte: u8) -> u32 {
         self.scan.push(byte, self.method == Some(&MethodKind::Head))
+    }
+
+    fn skip_lines(&mut self, block: &Block, at: u32, end: u32) -> u32 {
+        if self.scan.is_at_line() { self.scan.skip_lines(block, at, end) } else { at }
     }
 
     fn skip_line(&mut self, block: &Block, at: u32, end: u32) -> u32 {
@@ -204,6 +225,7 @@ pub struct Wanted {
     pub lists: BTreeSet<u32>,
     pub members: BTreeSet<u32>,
     pub lines: LineStarts,
+    pub member_starts: MemberStarts,
 }
 
 impl Wanted {
@@ -212,10 +234,14 @@ impl Wanted {
         for needle in matcher.needles().unwrap() {
             wanted.lines = wanted.lines.with(needle.header_name().as_bytes());
             match needle {
-                Needle::Header(name) => drop(wanted.headers.insert(name_hash(name.as_bytes()))),
+                Needle::Header(name) => {
+                    wanted.headers.insert(name_hash(name.as_bytes()));
+                    wanted.member_starts = wanted.member_starts.with_header(name.as_bytes());
+                }
                 Needle::Member { field, key } => {
                     wanted.lists.insert(name_hash(field.as_bytes()));
                     wanted.members.insert(name_hash(key.as_bytes()));
+                    wanted.member_starts = wanted.member_starts.with(key.as_bytes());
                 }
             }
         }
@@ -226,6 +252,10 @@ impl Wanted {
 impl Sought for Wanted {
     fn lines(&self) -> LineStarts {
         self.lines
+    }
+
+    fn member_starts(&self) -> MemberStarts {
+        self.member_starts
     }
 }
 
@@ -264,6 +294,7 @@ pub fn any_matcher() -> impl Strategy<Value = Matcher> {
     let condition = prop_oneof![
         Just(Condition::Header("x-user=alice".parse().unwrap())),
         Just(Condition::Header("Upgrade-Insecure-Requests=1".parse().unwrap())),
+        Just(Condition::Header("baggage=user=alice".parse().unwrap())),
         Just(Condition::Baggage("user=alice".parse().unwrap())),
         Just(Condition::Baggage("User=a b".parse().unwrap())),
         Just(Condition::Tracestate("user=alice".parse().unwrap())),
@@ -272,15 +303,32 @@ pub fn any_matcher() -> impl Strategy<Value = Matcher> {
     prop::collection::vec(condition, 1..3).prop_map(|conditions| Matcher { conditions })
 }
 
+static LONG_VALUE: LazyLock<String> = LazyLock::new(|| "long value ".repeat(25));
+
 /// Requests that carry context, in every way that is allowed and in some that are not.
 pub fn request_with_context() -> impl Strategy<Value = Vec<u8>> {
     let blank = || "[ \t]{0,2}";
-    let key = || prop::sample::select(vec!["user", "User", "redirector", "x", "other", ""]);
-    let value = || prop::sample::select(vec!["alice", "a%20b", "abcdefghijklmnop", "", "=", "alice;p=1"]);
+    // Some begin as others do that are looked for; some are longer than what is read in one go.
+    let key = || prop::sample::select(vec!["user", "User", "userId", "redirector", "x", "other", ""]);
+    let long = LONG_VALUE.as_str();
+    let value = move || {
+        prop::sample::select(vec![
+            "alice",
+            "a%20b",
+            "abcdefghijklmnop",
+            "",
+            "=",
+            "alice;p=1",
+            "\u{e9}t\u{e9}",
+            long,
+        ])
+    };
     let member =
         (blank(), key(), blank(), prop::sample::select(vec!["=", "", "=="]), blank(), value(), blank())
             .prop_map(|(a, key, b, equals, c, value, d)| format!("{a}{key}{b}{equals}{c}{value}{d}"));
-    let list = prop::collection::vec(member, 0..4).prop_map(|members| members.join(","));
+    let length = prop_oneof![9 => 0..4_usize, 1 => 20..60_usize];
+    let list = length.prop_flat_map(move |length| prop::collection::vec(member.clone(), length));
+    let list = list.prop_map(|members| members.join(","));
     let list_name =
         || prop::sample::select(vec!["baggage", "Baggage", "BAGGAGE", "tracestate", "TraceState", "cookie"]);
     let header_name = prop::sample::select(vec![
