@@ -324,7 +324,7 @@ pub extern "C" fn redirector_skip_request_lines() -> u32 {
     let (next, event) = work.request.read_end(&work.block, lines_end, end);
     work.count_request(next, event);
     work.block_at = next;
-    (next != lines_end || next >= end) as u32
+    (next != lines_end || next >= end || work.request.is_raw()) as u32
 }
 
 /// As above.
@@ -339,7 +339,7 @@ pub extern "C" fn redirector_skip_response_lines() -> u32 {
     let (next, event) = work.response.read_end(&work.block, lines_end, end, work.is_answer_to_head());
     work.count_response(event);
     work.block_at = next;
-    (next != lines_end || next >= end) as u32
+    (next != lines_end || next >= end || work.response.is_raw()) as u32
 }
 
 /// Reads a header line that is to be judged. 0: it is not that simple.

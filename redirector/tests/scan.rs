@@ -300,6 +300,13 @@ fn heads_are_bounded_as_the_framer_bounds_them() {
         let (seen, raw) = assert_requests_agree(head.as_bytes());
         assert_eq!((seen.len(), raw), if ends { (2, false) } else { (0, true) }, "{len}");
     }
+    for (len, ends) in [(MAX_HEAD, true), (MAX_HEAD + 1, false)] {
+        let lines = "X-Long: 0123456789abcdefghijklmnopqrstuvwxyz".repeat(7) + "\r\n";
+        let lines = lines.repeat(200);
+        let head = format!("{start}{}\r\n{lines}\r\n", "x".repeat(len - start.len() - lines.len() - 4));
+        let (seen, raw) = assert_requests_agree(head.as_bytes());
+        assert_eq!((seen.len(), raw), if ends { (2, false) } else { (0, true) }, "{len}");
+    }
     for (lines, ends) in [(256, true), (257, false)] {
         let head = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(lines));
         let (seen, raw) = assert_requests_agree(head.as_bytes());

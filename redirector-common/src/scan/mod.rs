@@ -1,8 +1,8 @@
 //! Where the messages of an HTTP/1.x connection begin and end, and whether a request may be a developer's
 //! (RFC 9112): the eBPF half's way to see what `redirector::http1` sees.
 //!
-//! Header lines that can't say how long a message is, and are not looked for, are not judged by their names: in a block they are text,
-//! whatever they are; cut off at its end, they may be found not to be lines.
+//! Header lines that can't say how long a message is, and are not looked for, are not judged by their names: in a block most are text,
+//! whatever they are; cut off at its end, or not all ASCII, they may be found not to be lines.
 //!
 //! Bytes go in in blocks, or one at a time, and nothing of them is kept, so a scan goes on wherever a segment ends. What else the framers of
 //! `redirector::http1` don't understand is raw here too, and so is what would cost too much here: a body of 2 GiB, or bytes

@@ -92,7 +92,7 @@ impl Message {
             return at;
         }
         for _ in 0..LIST_TURNS {
-            let stops = |word| words::below_blank(word) | words::equal(word, b',');
+            let stops = |word| words::control(word) | words::equal(word, b',');
             let Some(stop) = block.find_in_16(next, stops) else {
                 next = self.forgotten(next + 16);
                 continue;

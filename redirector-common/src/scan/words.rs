@@ -19,13 +19,7 @@ pub fn control(word: u64) -> u64 {
     (word.wrapping_sub(CASE) | word.wrapping_add(ONES)) & !word & HIGH_BITS
 }
 
-/// As [`control`], and quicker: without DEL.
-#[inline(always)]
-pub fn below_blank(word: u64) -> u64 {
-    word.wrapping_sub(CASE) & !word & HIGH_BITS
-}
-
-/// As [`below_blank`], and quicker still: what is not ASCII may have a mark, too.
+/// As [`control`], and quicker: without DEL, and what is not ASCII may have a mark, too.
 #[inline(always)]
 pub fn not_line(word: u64) -> u64 {
     word.wrapping_sub(CASE) & HIGH_BITS
@@ -165,7 +159,6 @@ mod tests {
                         assert_eq!(found(control(word)), place);
                     }
                     if byte < 0x20 {
-                        assert_eq!(found(below_blank(word)), place);
                         assert!(before_it != b'x' || found(not_line(word)) == place);
                     }
                     if byte == b':' {
