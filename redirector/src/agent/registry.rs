@@ -115,7 +115,8 @@ impl Registry {
                 if entry.request.observe {
                     entry.away_since = Some(Instant::now());
                 }
-                return Ok(Created { intercept: entry.info(), warnings: Vec::new(), closed: None });
+                let name = entry.name.clone();
+                return Ok(Created { intercept: state.info(&name)?, warnings: Vec::new(), closed: None });
             }
             // The pod was made anew under the same name: the intercept moves.
             let name = entry.name.clone();
@@ -175,7 +176,6 @@ impl Registry {
             choice,
             request,
         };
-        let mut created = Created { intercept: entry.info(), warnings, closed: None };
         let (name, port, close_existing) =
             (entry.name.clone(), entry.request.port, entry.request.close_existing);
         state.entries.push(entry);
@@ -183,6 +183,7 @@ impl Registry {
             state.take_out(&name).await;
             return Err(error.into());
         }
+        let mut created = Created { intercept: state.info(&name)?, warnings, closed: None };
         drop(state);
         if close_existing {
             match host.close_existing(port).await {
@@ -277,12 +278,12 @@ impl Registry {
         let state = self.state.lock().await;
         let routes = state.hosts.get(&netns)?.ports.get(&port)?;
         let on_port = state.entries.iter().filter(|entry| entry.is_on(netns, port) && !entry.request.observe);
-        let mut intercepts = on_port.map(Entry::info);
+        let mut intercepts = on_port.map(|entry| entry.info(&state.entries));
         Some(look(routes, &mut intercepts))
     }
 
     pub async fn list(&self) -> Vec<InterceptInfo> {
-        self.state.lock().await.entries.iter().map(Entry::info).collect()
+        self.state.lock().await.infos()
     }
 
     /// `connections`: with those that apps have and nobody looks into.
@@ -290,7 +291,7 @@ impl Registry {
         let (hosts, intercepts) = {
             let state = self.state.lock().await;
             let hosts: Vec<_> = state.hosts.values().map(|host| Arc::clone(&host.host)).collect();
-            (hosts, state.entries.iter().map(Entry::info).collect())
+            (hosts, state.infos())
         };
         let mut targets = Vec::new();
         for host in hosts {
