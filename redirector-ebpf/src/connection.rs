@@ -115,11 +115,28 @@ unsafe extern "C" fn turn(_: u32, wait: *mut c_void) -> i64 {
 
 #[inline(always)]
 pub fn unlock(connection: &mut Connection) {
+    order(connection);
     let lock = &raw mut connection.lock;
-    // What was written before it is seen before it: by the compiler so, and by processors that keep the order of writes (x86-64).
-    compiler_fence(Ordering::Release);
     // SAFETY: as above.
     unsafe { lock.write_volatile(0) };
+}
+
+/// The loader says 1 where processors may change the order in which others see what one writes (ARM64). The verifier knows it, and leaves
+/// out what is not needed.
+#[unsafe(no_mangle)]
+static WEAKLY_ORDERED: u8 = 0;
+
+/// What was written before it is seen before what is written after it. Only for who has the lock.
+#[inline(always)]
+pub fn order(connection: &mut Connection) {
+    compiler_fence(Ordering::Release);
+    // SAFETY: aligned, and never written.
+    if unsafe { (&raw const WEAKLY_ORDERED).read_volatile() } != 0 {
+        // BPF has no barriers (before Linux 6.15); an exchange is one. Nobody else writes a lock that is taken but with the same value.
+        let lock = &raw mut connection.lock;
+        // SAFETY: as above.
+        unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(lock, 1) };
+    }
 }
 
 /// In `sent_end`: it has a value.
@@ -159,12 +176,18 @@ pub fn may_have_said(connection: &Connection, end: u32) -> bool {
     said == 0 || (end.wrapping_sub(said as u32) as i32) <= 0
 }
 
-/// The app has said nothing beyond `end`, and is not about to.
+/// The app has said nothing beyond `end`, and is not about to. A full barrier: see `hold`.
 #[inline(always)]
-pub fn has_said(connection: &Connection, end: u32) -> bool {
-    let sent_end = &raw const connection.sent_end;
-    // SAFETY: as above.
-    unsafe { sent_end.read_volatile() == SAID | u64::from(end) }
+pub fn has_said(connection: &mut Connection, end: u32) -> bool {
+    let sent_end = &raw mut connection.sent_end;
+    let expected = SAID | u64::from(end);
+    // SAFETY: as above; nothing is exchanged for another value.
+    unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+            sent_end, expected, expected,
+        )
+        .1
+    }
 }
 
 /// No request waits for its answer.

@@ -1,12 +1,11 @@
 //! Begins to follow a connection: at its first bytes, or where a request begins after the app has said all it had to say.
 
 use aya_ebpf::{bindings::bpf_tcp_sock as TcpSock, programs::TcContext};
-use core::sync::atomic::{Ordering, compiler_fence};
 use redirector_common::{Connection, Counter, PORT_TLS, Raw};
 
 use crate::{
     checksum,
-    connection::start_listening,
+    connection::{order, start_listening},
     counters::count,
     existing,
     follow::{EARLY, FOLLOWED, HELD, Payload, Seen},
@@ -74,7 +73,7 @@ fn find(connection: &mut Connection, segment: &Segment, certain: bool) {
     connection.looks_like = 0;
     (connection.unread, connection.unread_of) = (0, connection.requests);
     connection.phase = if certain { Connection::PROVEN } else { Connection::PROBATION };
-    compiler_fence(Ordering::Release);
+    order(connection);
     // 0 is the epoch in which nothing is followed.
     let next = connection.epoch.wrapping_add(1);
     connection.epoch = if next == 0 { 1 } else { next };

@@ -1,12 +1,11 @@
 //! What is to become of a segment that was read.
 
 use aya_ebpf::{bindings::bpf_tcp_sock as TcpSock, helpers::bpf_ktime_get_ns, programs::TcContext};
-use core::sync::atomic::{Ordering, compiler_fence};
 use redirector_common::{Connection, Counter, Raw};
 
 use crate::{
     aside, checksum,
-    connection::is_idle,
+    connection::{is_idle, order},
     counters::count,
     follow::{FOLLOWED, HELD, Payload, Seen},
     hold::{self, hold},
@@ -137,7 +136,7 @@ pub fn judge(
         connection.asked_at = unsafe { bpf_ktime_get_ns() };
     }
     // Last: the egress program may look at once.
-    compiler_fence(Ordering::Release);
+    order(connection);
     connection.requests = work.requests;
     FOLLOWED
 }

@@ -43,15 +43,24 @@ fn upload(chunks: usize) -> String {
 /// The pieces of the request come one after the other, but for the second piece, which comes last; then one for the developer, which
 /// is not to get to the app.
 fn send_with_a_gap(connection: &TcpStream, request: &str) {
-    let Position { seq, ack } = position(connection);
-    let pieces: Vec<_> = request.as_bytes().chunks(PIECE).collect();
-    for piece in (0..pieces.len()).filter(|piece| *piece != 1).chain([1]) {
-        let position = Position { seq: seq + (PIECE * piece) as u32, ack };
-        forged::send(connection, position, pieces[piece]);
-    }
-    thread::sleep(SHORT);
+    let start = position(connection);
+    send_all_but_one(connection, request, start);
+    send_the_one(connection, request, start);
+    let Position { seq, ack } = start;
     let behind = Position { seq: seq + request.len() as u32, ack: ack + ANSWER.len() as u32 };
     forged::send(connection, behind, get(WANTED).as_bytes());
+    thread::sleep(SHORT);
+}
+
+fn send_all_but_one(connection: &TcpStream, request: &str, Position { seq, ack }: Position) {
+    for (number, piece) in request.as_bytes().chunks(PIECE).enumerate().filter(|(number, _)| *number != 1) {
+        forged::send(connection, Position { seq: seq + (PIECE * number) as u32, ack }, piece);
+    }
+}
+
+fn send_the_one(connection: &TcpStream, request: &str, Position { seq, ack }: Position) {
+    let piece = &request.as_bytes()[PIECE..2 * PIECE];
+    forged::send(connection, Position { seq: seq + PIECE as u32, ack }, piece);
     thread::sleep(SHORT);
 }
 
@@ -112,6 +121,33 @@ fn what_comes_behind_a_body_that_could_not_be_read_is_the_apps_until_that_is_ans
         thread::sleep(SHORT);
         client.counted(&[("lost_sight", 1), ("refused_at_boundary", 1), ("silence_awaited", 0), ("held", 0)]);
         ask(&mut connection, &(upload + &get(WANTED)), 2);
+    });
+}
+
+#[test]
+fn a_body_that_could_not_be_read_and_that_the_app_has_answered_before_its_end_is_the_apps() {
+    with_client(|client| {
+        let connection = connected(client);
+        // Not the end, but it looks like it.
+        let (first, second) = ("\r\n0\r\n\r\n", get(WANTED));
+        let chunk = format!("{:x}\r\n{first}", first.len() + second.len());
+        let upload = upload(280);
+        let (head, chunks) = upload.strip_suffix("0\r\n\r\n").unwrap().split_once("\r\n\r\n").unwrap();
+        let body = chunks.len() + chunk.len() + second.len() + first.len();
+        let seen = format!("{head}\r\nX-Early: {body}\r\nX-Wait: 300\r\n\r\n{chunks}{chunk}");
+        let before = client.counters();
+        let start = position(&connection);
+        send_all_but_one(&connection, &seen, start);
+        // It answers when it has the first piece only.
+        thread::sleep(LONG);
+        send_the_one(&connection, &seen, start);
+        let Position { seq, ack } = start;
+        let behind = Position { seq: seq + seen.len() as u32, ack: ack + ANSWER.len() as u32 };
+        forged::send(&connection, behind, second.as_bytes());
+        thread::sleep(SHORT);
+        let after = client.counters();
+        let names = ["lost_sight", "silence_awaited", "held"];
+        assert_eq!(names.map(|name| after[name] - before[name]), [1, 0, 0], "{names:?}: {after:?}");
     });
 }
 

@@ -7,8 +7,9 @@ mod inspected;
 
 use inspected::tcp::{Position, position};
 use inspected::{
-    ANSWER, Client, LONG, POD, PORT, WANTED, ask, forged, get, read_answers, ready, with_client,
+    ANSWER, CLIENT, Client, LONG, POD, PORT, WANTED, ask, forged, get, read_answers, ready, with_client,
 };
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -419,16 +420,40 @@ fn a_client_that_ends_its_half_behind_any_part_is_heard() {
     with_client(|client| {
         let recorded = Recorded::start(client);
         let request = get("");
-        for (number, parts) in [cut(&request, &[20]), vec![&request.as_bytes()[..20]]].iter().enumerate() {
-            let mut connection = Recorded::connect(addresses()[0]);
-            send(&mut connection, parts);
-            connection.shutdown(Shutdown::Write).unwrap();
-            let mut answer = String::new();
-            connection.read_to_string(&mut answer).unwrap();
-            assert_eq!(answer, if number == 0 { ANSWER } else { "" });
-            recorded.has(number, &parts.concat());
+        let halves = cut(&request, &[20]);
+        let unfinished = cut(&request[..25], &[20]);
+        let mut number = 0;
+        for with_the_last_part in [true, false] {
+            for parts in [&halves[..], &halves[..1], &unfinished] {
+                let mut connection = Recorded::connect(addresses()[0]);
+                if with_the_last_part {
+                    send_and_end(&mut connection, parts);
+                } else {
+                    send(&mut connection, parts);
+                    connection.shutdown(Shutdown::Write).unwrap();
+                }
+                let mut answer = String::new();
+                connection.read_to_string(&mut answer).unwrap();
+                let sent = parts.concat();
+                assert_eq!(answer, if sent == request.as_bytes() { ANSWER } else { "" });
+                recorded.has(number, &sent);
+                number += 1;
+            }
+            if with_the_last_part {
+                // Nothing had to come again.
+                client.counted(&[("joined", 2), ("held", 0)]);
+            }
         }
     });
+}
+
+/// Each in a segment of its own, the last of which says that there are no more.
+fn send_and_end(connection: &mut TcpStream, parts: &[&[u8]]) {
+    let (last, others) = parts.split_last().unwrap();
+    send(connection, others);
+    inspected::tcp::set(connection, libc::TCP_CORK, 1);
+    connection.write_all(last).unwrap();
+    connection.shutdown(Shutdown::Write).unwrap();
 }
 
 #[test]
@@ -485,11 +510,13 @@ fn the_app_may_speak_between_two_parts() {
 #[test]
 fn more_first_parts_than_there_is_room_for_are_held() {
     with_client(|client| {
-        /// In `aside`.
-        const SLOTS: usize = 64;
+        /// In `aside`, where a client's port says which is tried first.
+        const SLOTS: u16 = 64;
+        const TOO_MANY: u16 = 20;
         client.inspect();
         let request = get("");
-        let mut connections: Vec<_> = (0..SLOTS + 20).map(|_| client.connect()).collect();
+        let first = 400 * SLOTS;
+        let mut connections: Vec<_> = (first..first + SLOTS + TOO_MANY).map(connect_from).collect();
         for part in cut(&request, &[20]) {
             for connection in &mut connections {
                 connection.write_all(part).unwrap();
@@ -498,10 +525,18 @@ fn more_first_parts_than_there_is_room_for_are_held() {
         for connection in &mut connections {
             read_answers(connection, 1);
         }
-        let counters = client.counters();
-        assert!(counters["held"] >= 20, "{counters:?}");
-        assert!(counters["held"] + counters["joined"] >= (SLOTS + 20) as u64, "{counters:?}");
+        client.counted(&[("joined", SLOTS.into()), ("held", TOO_MANY.into())]);
     });
+}
+
+/// From this port of the client's.
+fn connect_from(port: u16) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    let from: SocketAddr = (CLIENT.parse::<IpAddr>().unwrap(), port).into();
+    socket.bind(&from.into()).unwrap();
+    let app: SocketAddr = (POD.parse::<IpAddr>().unwrap(), PORT).into();
+    socket.connect(&app.into()).unwrap();
+    ready(socket.into())
 }
 
 #[test]

@@ -359,16 +359,20 @@ impl Nginx {
         host: &Host,
         port: u16,
         [to, grpc]: [SocketAddr; 2],
-        certificate: &Certificate,
+        certificate: Option<&Certificate>,
     ) -> Self {
-        let [file, key] = certificate.files();
+        let tls = certificate.map_or_else(String::new, |certificate| {
+            let [file, key] = certificate.files();
+            format!("ssl_certificate {file}; ssl_certificate_key {key};")
+        });
         let server = format!(
-            "ssl_certificate {file}; ssl_certificate_key {key}; http2_max_concurrent_streams {}; {}
+            "{tls} http2_max_concurrent_streams {}; {}
              location ~ ^/(lab|grpc)[.] {{ grpc_pass grpc://{grpc}; client_max_body_size 0; }}",
             Self::HTTP2_STREAMS,
             passes_to(to)
         );
-        Self::start_with(lab, host, &[port], "ssl http2", &[&server])
+        let listen = if certificate.is_some() { "ssl http2" } else { "http2" };
+        Self::start_with(lab, host, &[port], listen, &[&server])
     }
 
     fn start_with(lab: &Lab, host: &Host, ports: &[u16], listen: &str, servers: &[&str]) -> Self {

@@ -2,10 +2,10 @@
 
 use super::{
     clash::Clash,
-    steering::{Choice, Spoken},
+    steering::{Choice, Spoken, THROUGH},
 };
 use crate::{
-    api::{CreateIntercept, InterceptInfo},
+    api::{CreateIntercept, Datapath, InterceptInfo},
     engine::{Intercept, PortStats},
     target::netns::NetnsId,
     tunnel::token::TokenId,
@@ -45,8 +45,9 @@ impl Entry {
             .flatten()
     }
 
-    pub fn info(&self) -> InterceptInfo {
-        let (datapath, datapath_reason) = self.choice.now(Spoken::of(&self.stats));
+    /// `all`: the intercepts there are.
+    pub fn info(&self, all: &[Self]) -> InterceptInfo {
+        let (datapath, datapath_reason) = self.datapath(all);
         InterceptInfo {
             name: self.name.clone(),
             target: self.request.target.clone(),
@@ -63,6 +64,24 @@ impl Entry {
             tunnel_since: self.tunnel_since.to_string(),
             created: self.created.clone(),
             counts: self.intercept.stats.read(),
+        }
+    }
+
+    /// What becomes of new connections to its port now, and why. They are the same for all intercepts of the port, so it may be for
+    /// the sake of another one.
+    fn datapath(&self, all: &[Self]) -> (Datapath, String) {
+        let spoken = Spoken::of(&self.stats);
+        let (own, reason) = self.choice.now(spoken);
+        let mut others = all.iter().filter(|other| other.is_on(self.netns, self.request.port));
+        match others.find(|other| other.choice.now(spoken).0 == Datapath::Proxy) {
+            Some(other) if own != Datapath::Proxy => {
+                let kind = if other.request.observe { "observer" } else { "intercept" };
+                (
+                    Datapath::Proxy,
+                    format!("because of the {kind} {:?} on the same port, {THROUGH}", other.name),
+                )
+            }
+            _ => (own, reason),
         }
     }
 }

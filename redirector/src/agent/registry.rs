@@ -12,11 +12,11 @@ use super::{
     warden_command::PortError,
 };
 use crate::{
-    api::{CreateIntercept, Created, Datapath, InterceptInfo, Status},
+    api::{CreateIntercept, Created, Datapath, InterceptInfo, Status, TargetStatus},
     api_server::Caller,
     engine::{Intercept, InterceptStats, Routes},
     target::{Target, netns::NetnsId, resolve::resolve},
-    trace::log::RequestLog,
+    trace::{log::RequestLog, query::HopAddresses},
     tunnel::{agent_end::Tunnel, token::TokenId},
 };
 use jiff::Timestamp;
@@ -115,7 +115,8 @@ impl Registry {
                 if entry.request.observe {
                     entry.away_since = Some(Instant::now());
                 }
-                return Ok(Created { intercept: entry.info(), warnings: Vec::new(), closed: None });
+                let name = entry.name.clone();
+                return Ok(Created { intercept: state.info(&name)?, warnings: Vec::new(), closed: None });
             }
             // The pod was made anew under the same name: the intercept moves.
             let name = entry.name.clone();
@@ -128,6 +129,7 @@ impl Registry {
         }
 
         let (host, routes) = self.port(&mut state, &resolved, request.port).await?;
+        host.names().add(request.target.to_string());
         let stats = self.ledger.port(host.target(), request.port);
         let choice = match Self::choose(&request, !tls.is_empty(), &host).await {
             Ok(choice) => choice,
@@ -175,7 +177,6 @@ impl Registry {
             choice,
             request,
         };
-        let mut created = Created { intercept: entry.info(), warnings, closed: None };
         let (name, port, close_existing) =
             (entry.name.clone(), entry.request.port, entry.request.close_existing);
         state.entries.push(entry);
@@ -183,6 +184,7 @@ impl Registry {
             state.take_out(&name).await;
             return Err(error.into());
         }
+        let mut created = Created { intercept: state.info(&name)?, warnings, closed: None };
         drop(state);
         if close_existing {
             match host.close_existing(port).await {
@@ -277,12 +279,12 @@ impl Registry {
         let state = self.state.lock().await;
         let routes = state.hosts.get(&netns)?.ports.get(&port)?;
         let on_port = state.entries.iter().filter(|entry| entry.is_on(netns, port) && !entry.request.observe);
-        let mut intercepts = on_port.map(Entry::info);
+        let mut intercepts = on_port.map(|entry| entry.info(&state.entries));
         Some(look(routes, &mut intercepts))
     }
 
     pub async fn list(&self) -> Vec<InterceptInfo> {
-        self.state.lock().await.entries.iter().map(Entry::info).collect()
+        self.state.lock().await.infos()
     }
 
     /// `connections`: with those that apps have and nobody looks into.
@@ -290,7 +292,7 @@ impl Registry {
         let (hosts, intercepts) = {
             let state = self.state.lock().await;
             let hosts: Vec<_> = state.hosts.values().map(|host| Arc::clone(&host.host)).collect();
-            (hosts, state.entries.iter().map(Entry::info).collect())
+            (hosts, state.infos())
         };
         let mut targets = Vec::new();
         for host in hosts {
@@ -304,6 +306,21 @@ impl Registry {
             targets,
             intercepts,
         }
+    }
+
+    /// The targets that the caller may use, by any of their names.
+    pub async fn hops(&self, caller: &Caller) -> Vec<HopAddresses> {
+        let hosts: Vec<_> =
+            self.state.lock().await.hosts.values().map(|host| Arc::clone(&host.host)).collect();
+        let mut hops = Vec::new();
+        for host in hosts.iter().filter(|host| host.names().any(|name| caller.may_use(name))) {
+            let status = host.status(false).await;
+            hops.extend(status.map(|TargetStatus { target, addresses, .. }| HopAddresses {
+                hop: target.to_string(),
+                addresses,
+            }));
+        }
+        hops
     }
 
     /// Where requests are remembered.

@@ -1,7 +1,12 @@
 //! What the registry knows: the intercepts, and the targets and ports that are held for them.
 
 use super::{entry::Entry, registry_error::RegistryError, steering::Steering, target_host::TargetHost};
-use crate::{api::CreateIntercept, api_server::Caller, engine::Routes, target::netns::NetnsId};
+use crate::{
+    api::{CreateIntercept, InterceptInfo},
+    api_server::Caller,
+    engine::Routes,
+    target::netns::NetnsId,
+};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
@@ -30,6 +35,17 @@ pub struct Host {
 }
 
 impl State {
+    /// The intercepts there are, the oldest first.
+    pub fn infos(&self) -> Vec<InterceptInfo> {
+        self.entries.iter().map(|entry| entry.info(&self.entries)).collect()
+    }
+
+    /// One of them.
+    pub fn info(&self, name: &str) -> Result<InterceptInfo, RegistryError> {
+        let entry = self.entries.iter().find(|entry| entry.name == name);
+        Ok(entry.ok_or_else(|| RegistryError::Unknown(name.to_owned()))?.info(&self.entries))
+    }
+
     pub fn refuse_clashes(&self, request: &CreateIntercept, netns: NetnsId) -> Result<(), RegistryError> {
         for entry in &self.entries {
             let (name, owner) = (entry.name.clone(), entry.request.owner.clone());

@@ -9,6 +9,9 @@ use crate::{
 use redirector_common::{PORT_HTTP2, PORT_TLS};
 use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed};
 
+/// What becomes of connections where the agent needs new ones, and inspection is possible.
+pub const THROUGH: &str = "new connections pass through the agent, older ones are inspected";
+
 /// The doors that an intercept has, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
@@ -93,7 +96,6 @@ impl Choice {
 
     /// What becomes of new connections now, and why.
     pub fn now(&self, spoken: Spoken) -> (Datapath, String) {
-        const THROUGH: &str = "new connections pass through the agent, older ones are inspected";
         match &self.kind {
             Kind::Proxy => (Datapath::Proxy, "as asked for".to_owned()),
             Kind::ProxyFor(reason) => {

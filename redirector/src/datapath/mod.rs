@@ -20,3 +20,6 @@ pub use heartbeat::Heartbeat;
 pub use inspection::{LoadedPrograms, UnloadedPrograms, loads as inspection_loads};
 pub use peername::{PeerNames, PeerNamesError, UpstreamGuard};
 pub use sweep::sweep;
+
+#[cfg(test)]
+pub(crate) use object::load_ingress;

@@ -31,10 +31,14 @@ pub fn load_peername() -> Result<Ebpf, EbpfError> {
     load(false, &unused)
 }
 
+/// Processors here may change the order in which others see what one writes.
+const WEAKLY_ORDERED: u8 = !cfg!(target_arch = "x86_64") as u8;
+
 fn load(log: bool, unused_maps: &[&'static str]) -> Result<Ebpf, EbpfError> {
     let level: u8 = if log { Level::Debug as u8 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader.override_global(aya_log::LEVEL, &level, true);
+    loader.override_global("WEAKLY_ORDERED", &WEAKLY_ORDERED, true);
     for map in unused_maps {
         // One object holds both halves; what this half does not use costs one entry.
         loader.map_max_entries(map, 1);

@@ -3,7 +3,7 @@
 use super::{
     connection_state::{ConnectionState, Unfit},
     farewell::{Farewell, Impersonator},
-    flows::{ClaimError, Flows, ParkedFlow, addresses},
+    flows::{ClaimError, Flows, Moving, ParkedFlow, addresses},
     held::HeldSegment,
     repair::Repaired,
 };
@@ -70,13 +70,34 @@ impl Mover {
     /// Makes the connection the agent's, at `agent_port`. On any error it is the app's, as if nothing had happened.
     /// Call it inside the target's namespace.
     pub fn park(&self, held: &HeldSegment, agent_port: u16) -> Result<Parked, NotParked> {
+        let (moving, repaired) = self.prepare(held, agent_port)?;
+        self.hand_over(held, moving, repaired)
+    }
+
+    /// The connection is moving, and the agent's socket is ready for it.
+    pub(super) fn prepare(
+        &self,
+        held: &HeldSegment,
+        agent_port: u16,
+    ) -> Result<(Moving, Repaired), NotParked> {
         let (client, app) = addresses(&held.tuple);
         // Before the app's socket is looked at: what it says after that must not reach the client.
         let moving = self.flows.begin(held.tuple, agent_port)?;
-        let facts = self.diag().look_up(app, client).map_err(NotParked::Diag)?;
-        let state = ConnectionState::of(held, &facts.ok_or(Unfit::NotEstablished)?)?;
+        let state = self.look(held)?;
         let agent = SocketAddr::new(app.ip(), agent_port);
         let repaired = self.build(&state, &held.payload, agent, client).map_err(NotParked::Socket)?;
+        Ok((moving, repaired))
+    }
+
+    pub(super) fn hand_over(
+        &self,
+        held: &HeldSegment,
+        moving: Moving,
+        repaired: Repaired,
+    ) -> Result<Parked, NotParked> {
+        let (client, app) = addresses(&held.tuple);
+        // Another processor may have been past the program with the same segment before it was held, and is at the app's socket only now.
+        self.look(held)?;
         let flow = moving.commit()?;
         let stream = repaired.go_live().map_err(NotParked::Socket)?;
         Ok(Parked {
@@ -86,6 +107,13 @@ impl Mover {
             farewell: Farewell::from(held),
             flow,
         })
+    }
+
+    /// What the new socket must be, if the app's is still as it was when the segment was held.
+    fn look(&self, held: &HeldSegment) -> Result<ConnectionState, NotParked> {
+        let (client, app) = addresses(&held.tuple);
+        let facts = self.diag().look_up(app, client).map_err(NotParked::Diag)?;
+        Ok(ConnectionState::of(held, &facts.ok_or(Unfit::NotEstablished)?)?)
     }
 
     /// The client may have used its port for a connection that has ended a moment ago, and whose end on our side is still

@@ -2,15 +2,21 @@
 //! flight. In network namespaces of their own; needs root.
 
 use super::{
-    connection_state::ConnectionState,
+    connection_state::{ConnectionState, Unfit},
     farewell::{Farewell, Impersonator},
+    flows::Flows,
     held::HeldSegment,
+    mover::{Mover, NotParked, Parked},
     options::Timestamps,
     repair::Repaired,
 };
-use crate::sock_diag::{SockDiag, State, facts::ConnectionFacts};
+use crate::{
+    datapath::load_ingress,
+    sock_diag::{SockDiag, State, facts::ConnectionFacts},
+};
+use aya::maps::HashMap;
 use nix::sched::{CloneFlags, unshare};
-use redirector_common::Tuple;
+use redirector_common::{Held, Tuple};
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -56,13 +62,22 @@ impl Wire {
         (self.client.local_addr().unwrap(), self.app.local_addr().unwrap())
     }
 
+    fn tuple(&self) -> Tuple {
+        let bytes = |address: SocketAddr| match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            IpAddr::V6(ip) => ip.octets(),
+        };
+        let (client, app) = self.addresses();
+        Tuple { client: bytes(client), app: bytes(app), client_port: client.port(), app_port: app.port() }
+    }
+
     /// The segment that the client would send next, with `payload`: what the program would hold.
     fn next_segment(&self, payload: &[u8]) -> HeldSegment {
         let facts = connection(&self.addresses());
         let (seq, ack, clock) = numbers(&self.client);
         let (_, _, app_clock) = numbers(&self.app);
         HeldSegment {
-            tuple: Tuple { client: [0; 16], app: [0; 16], client_port: 0, app_port: 0 },
+            tuple: self.tuple(),
             seq,
             ack,
             said: facts.acknowledged as u32,
@@ -190,6 +205,33 @@ fn nothing_is_sent_when_a_socket_is_dropped_in_repair() -> bool {
     (&wire.client).write_all(b"x").unwrap();
     (&wire.app).read_exact(&mut [0]).unwrap();
     nothing_sent
+}
+
+/// A connection is moved while something happens to it that no program has seen.
+fn moved_while(happens: impl FnOnce(&Wire, &HeldSegment) + Send + 'static) -> Result<Parked, NotParked> {
+    in_new_netns(|| {
+        let wire = Wire::open(BOTH[0]);
+        let held = wire.next_segment(b"GET / HTTP/1.1\r\n\r\n");
+        let mut object = load_ingress(false).unwrap();
+        let mut holds: HashMap<_, Tuple, Held> = object.map_mut("HOLDS").unwrap().try_into().unwrap();
+        holds.insert(held.tuple, Held { at_ns: 0 }, 0).unwrap();
+        let mover = Mover::open(Flows::new(&mut object).unwrap()).unwrap();
+        let (moving, repaired) = mover.prepare(&held, 40_000).unwrap();
+        happens(&wire, &held);
+        mover.hand_over(&held, moving, repaired)
+    })
+}
+
+#[test]
+fn a_connection_whose_app_gets_the_segment_after_all_stays_with_the_app() {
+    assert!(moved_while(|_, _| {}).is_ok());
+    let outcome = moved_while(|wire, held| {
+        (&wire.client).write_all(&held.payload).unwrap();
+        (&wire.app).read_exact(&mut [0]).unwrap();
+    });
+    assert!(matches!(outcome, Err(NotParked::Unfit(Unfit::AppHasReceived))));
+    let outcome = moved_while(|wire, _| (&wire.app).write_all(b"x").unwrap());
+    assert!(matches!(outcome, Err(NotParked::Unfit(Unfit::AppHasSpoken))));
 }
 
 #[test]

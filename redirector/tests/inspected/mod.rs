@@ -214,16 +214,29 @@ pub fn with_client_of(
 }
 
 /// An app that answers each empty line at the end of a head, after the milliseconds of `X-Wait`. Bodies are skipped: by their length,
-/// or up to the first thing that looks like a last chunk.
+/// or up to the first thing that looks like a last chunk. A request with `X-Early` is answered before its body, which has so many bytes.
 pub fn serve(mut stream: TcpStream) {
     const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
     let mut pending = Vec::new();
     let mut chunk = vec![0; 65_536];
+    // The request at hand was, and its body is to come.
+    let mut answered = false;
     loop {
         while let Some(end) = pending.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&pending[..end]).to_lowercase();
             let number = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.parse().ok());
-            let total = if head.contains("\ntransfer-encoding: chunked") {
+            let wait = Duration::from_millis(number("x-wait: ").unwrap_or(0) as u64);
+            let early = number("x-early: ");
+            if early.is_some() && !answered {
+                thread::sleep(wait);
+                if stream.write_all(ANSWER.as_bytes()).is_err() {
+                    return;
+                }
+                answered = true;
+            }
+            let total = if let Some(body) = early {
+                Some(end + 4 + body)
+            } else if head.contains("\ntransfer-encoding: chunked") {
                 let last = pending.windows(LAST_CHUNK.len()).position(|window| window == LAST_CHUNK);
                 last.map(|at| at + LAST_CHUNK.len())
             } else {
@@ -231,7 +244,10 @@ pub fn serve(mut stream: TcpStream) {
             };
             let Some(total) = total.filter(|total| pending.len() >= *total) else { break };
             pending.drain(..total);
-            thread::sleep(Duration::from_millis(number("x-wait: ").unwrap_or(0) as u64));
+            if std::mem::take(&mut answered) {
+                continue;
+            }
+            thread::sleep(wait);
             if stream.write_all(ANSWER.as_bytes()).is_err() {
                 return;
             }

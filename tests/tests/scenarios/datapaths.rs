@@ -1,6 +1,6 @@
 //! `--datapath` says how requests are got at, and `auto` finds out which way is possible.
 
-use lab::{Agent, App, Certificate, Family, Kind, eventually, eventually_some, http2_client};
+use lab::{Agent, App, Certificate, Family, Kind, Observer, eventually, eventually_some, http2_client};
 use serde_json::json;
 
 use crate::parking::{Waiting, ask, matching, request};
@@ -37,6 +37,27 @@ fn with_auto_connections_stay_with_the_app_once_a_client_was_seen_to_speak_http1
         }
         assert_eq!(waiting.assigned(), assigned, "{}", waiting.agent.json(&["status"]));
         assert_eq!(waiting.counted("parked"), 3);
+    });
+}
+
+#[test]
+fn status_says_of_all_intercepts_of_a_port_when_another_needs_new_connections() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("inspect");
+        let alice = || waiting.agent.list()[0].clone();
+        assert_eq!(text(&alice(), "datapath"), "inspect");
+        let observer = Observer::start(lab, &waiting.agent, &lab.pod, PORT, &["--header", "x-dev=alice"]);
+        assert_eq!(text(&alice(), "datapath"), "proxy");
+        let reason = text(&alice(), "datapath_reason");
+        assert!(reason.starts_with("because of the observer \""), "{reason}");
+        assert!(waiting.agent.run(&["status"]).stdout.contains(&format!("datapath proxy, {reason}")));
+        ask(&mut waiting.connect(Family::V4), true);
+        assert_eq!((waiting.assigned(), waiting.counted("parked")), (1, 0));
+        drop(observer);
+        eventually("new connections are left to the app", || text(&alice(), "datapath") == "inspect");
+        ask(&mut waiting.connect(Family::V4), true);
+        assert_eq!((waiting.assigned(), waiting.counted("parked")), (1, 1));
     });
 }
 

@@ -23,12 +23,21 @@ struct Site {
 impl Site {
     fn new(lab: &Lab, app: App) -> Self {
         let certificate = Certificate::new(lab, &["shop.test"], Kind::Ecdsa);
-        let behind = [lab.pod.at(PORT), lab.pod.at(GRPC)];
-        let ingress = Nginx::http2_ingress(lab, &lab.node, INGRESS, behind, &certificate);
         let ca = certificate.path().to_string_lossy().into_owned();
-        let options = GatewayOptions::new(lab.node.at(INGRESS)).with(&["--ingress-tls", "--ingress-http2"]);
-        let gateway = Gateway::start(lab, &options.with(&["--ingress-l5", "shop.test", "--ingress-ca", &ca]));
-        Self { gateway, _ingress: ingress, _app: app }
+        Self::with(lab, app, Some(&certificate), &["--ingress-tls", "--ingress-ca", &ca])
+    }
+
+    /// The ingress is known to speak HTTP/2, and is not asked.
+    fn without_tls(lab: &Lab, app: App) -> Self {
+        Self::with(lab, app, None, &[])
+    }
+
+    fn with(lab: &Lab, app: App, certificate: Option<&Certificate>, arguments: &[&str]) -> Self {
+        let behind = [lab.pod.at(PORT), lab.pod.at(GRPC)];
+        let ingress = Nginx::http2_ingress(lab, &lab.node, INGRESS, behind, certificate);
+        let options = GatewayOptions::new(lab.node.at(INGRESS)).with(arguments);
+        let options = options.with(&["--ingress-http2", "--ingress-l5", "shop.test"]);
+        Self { gateway: Gateway::start(lab, &options), _ingress: ingress, _app: app }
     }
 }
 
@@ -41,26 +50,96 @@ fn calls(lab: &Lab, gateway: &Gateway, cookie: &str, action: &[&str]) -> Value {
 
 #[test]
 fn grpc_reaches_the_developer_with_a_preview_and_the_app_without() {
-    in_lab(|lab| {
-        let site = Site::new(lab, App::grpc(lab, &lab.pod, "app", &[GRPC]));
-        let _alice_app = App::grpc(lab, &lab.dev, "alice", &[LOCAL]);
-        let agent = Agent::start(lab);
-        let alice = Intercept::new(lab, &agent, GRPC, LOCAL).header("x-redirector-intercept", KEY);
-        let _alice = alice.start(lab);
-        let (_, cookie) = open(lab, &site.gateway, &[]);
-        for (cookie, server) in [(&*cookie, "alice"), ("cookie: session=1", "app")] {
-            let said = calls(lab, &site.gateway, cookie, &["dialog"]);
-            assert_eq!(said["unary"]["initial"]["served-by"], server, "{said:?}");
-            assert_eq!(said["status"]["reason"], format!("asked of {server}"), "trailers come along");
-            assert_eq!(
-                (&said["deadline"], &said["cancelled"]),
-                (&"DEADLINE_EXCEEDED".into(), &"CANCELLED".into())
-            );
+    for site in [Site::new, Site::without_tls] {
+        in_lab(|lab| {
+            let site = site(lab, App::grpc(lab, &lab.pod, "app", &[GRPC]));
+            let _alice_app = App::grpc(lab, &lab.dev, "alice", &[LOCAL]);
+            let agent = Agent::start(lab);
+            let alice = Intercept::new(lab, &agent, GRPC, LOCAL).header("x-redirector-intercept", KEY);
+            let _alice = alice.start(lab);
+            let (_, cookie) = open(lab, &site.gateway, &[]);
+            for (cookie, server) in [(&*cookie, "alice"), ("cookie: session=1", "app")] {
+                let said = calls(lab, &site.gateway, cookie, &["dialog"]);
+                assert_eq!(said["unary"]["initial"]["served-by"], server, "{said:?}");
+                assert_eq!(said["status"]["reason"], format!("asked of {server}"), "trailers come along");
+                assert_eq!(
+                    (&said["deadline"], &said["cancelled"]),
+                    (&"DEADLINE_EXCEEDED".into(), &"CANCELLED".into())
+                );
+            }
+            // nginx closes a connection after a thousand requests.
+            let many = calls(lab, &site.gateway, &cookie, &["calls", "3000"]);
+            assert_eq!(many, json!({ "errors": [], "served": { "alice": 3000 } }));
+        });
+    }
+}
+
+/// What a client may bring itself, beside what a preview puts in.
+const SMUGGLED: [&[&str]; 8] = [
+    &["x-redirector-intercept: ponmlkjihgfedcba"],
+    &["X-Redirector-Intercept: a", "x_redirector_intercept: ponmlkjihgfedcba"],
+    &["baggage: user=bob, redirector=ponmlkjihgfedcba;p=1", "baggage: r%65director=ponmlkjihgfedcba,b=2"],
+    &[
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "tracestate: a=1,redirector=x,b=2",
+    ],
+    &["traceparent: nonsense", "tracestate: a=1,redirector=x"],
+    &["cookie: a=1; redirector-preview=junk; b=2"],
+    &["cookie: a=1", "cookie: redirector-preview=junk"],
+    &["te: trailers", "trailer: x-redirector-intercept"],
+];
+
+/// What the app behind the gateway is sent, each time of what is smuggled, by visitors of both protocols, without a preview and
+/// with one.
+fn arrived(lab: &Lab, gateway: &Gateway) -> Vec<Vec<Vec<String>>> {
+    let (_, cookie) = open(lab, gateway, &[]);
+    let mut all = Vec::new();
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        for preview in [None, Some(&*cookie)] {
+            for smuggled in SMUGGLED {
+                let headers: Vec<&str> = preview.into_iter().chain(smuggled.iter().copied()).collect();
+                let seen = visit(&lab.client, gateway, "http://shop.test/", &[version], &headers);
+                let names = ["x-redirector-intercept", "baggage", "tracestate", "cookie", "trailer"];
+                if seen.status != 200 {
+                    all.push(vec![vec![seen.status.to_string()]]);
+                    continue;
+                }
+                let report = seen.report();
+                let text = report.0.to_string();
+                assert!(!text.contains("ponmlkjihgfedcba") && !text.contains("junk"), "{smuggled:?}: {text}");
+                let is_previews = preview.is_some();
+                assert_eq!(
+                    report.all(names[0]).contains(&KEY.to_owned()),
+                    is_previews,
+                    "{smuggled:?}: {text}"
+                );
+                all.push(names.map(|name| report.all(name)).to_vec());
+            }
         }
-        // nginx closes a connection after a thousand requests.
-        let many = calls(lab, &site.gateway, &cookie, &["calls", "3000"]);
-        assert_eq!(many, json!({ "errors": [], "served": { "alice": 3000 } }));
+    }
+    all
+}
+
+#[test]
+fn what_a_client_smuggles_in_is_taken_out_and_merged_as_over_http1() {
+    let mut by_ingress = Vec::new();
+    in_lab(|lab| {
+        let app = App::echo(lab, &lab.pod, "app", &[PORT]);
+        let _ingress = Nginx::ingress(lab, &lab.node, INGRESS, lab.pod.at(PORT));
+        let options = GatewayOptions::new(lab.node.at(INGRESS)).with(&["--ingress-l5", "shop.test"]);
+        by_ingress.push(arrived(lab, &Gateway::start(lab, &options)));
+        drop(app);
     });
+    for site in [Site::new, Site::without_tls] {
+        in_lab(|lab| {
+            let site = site(lab, App::echo(lab, &lab.pod, "app", &[PORT]));
+            by_ingress.push(arrived(lab, &site.gateway));
+        });
+    }
+    let baggage = format!("redirector={KEY},user=bob,b=2");
+    assert_eq!(by_ingress[0][SMUGGLED.len() + 2][1], [baggage]);
+    assert_eq!(by_ingress[1], by_ingress[0]);
+    assert_eq!(by_ingress[2], by_ingress[0]);
 }
 
 #[test]
