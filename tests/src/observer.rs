@@ -20,14 +20,8 @@ impl Observer {
     /// Observes `port` of `host`; more arguments say how, and what.
     #[must_use]
     pub fn start(lab: &Lab, agent: &Agent, host: &Host, port: u16, arguments: &[&str]) -> Self {
-        Self::start_by_name(lab, agent, &host.netns.target(), port, arguments)
-    }
-
-    /// The same, by another name of the target.
-    #[must_use]
-    pub fn start_by_name(lab: &Lab, agent: &Agent, target: &str, port: u16, arguments: &[&str]) -> Self {
         let mut command = lab.node.netns.command(&redirector_binary().to_string_lossy());
-        command.args(["observe", target, "--port", &port.to_string()]);
+        command.args(["observe", &host.netns.target(), "--port", &port.to_string()]);
         command.args(["--agent", &agent.socket()]).args(arguments);
         let mut process = Process::spawn("observe", &mut command, lab.logs());
         process.wait_for_line("ready");

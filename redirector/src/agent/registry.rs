@@ -12,11 +12,11 @@ use super::{
     warden_command::PortError,
 };
 use crate::{
-    api::{CreateIntercept, Created, Datapath, InterceptInfo, Status, TargetStatus},
+    api::{CreateIntercept, Created, Datapath, InterceptInfo, Status},
     api_server::Caller,
     engine::{Intercept, InterceptStats, Routes},
     target::{Target, netns::NetnsId, resolve::resolve},
-    trace::{log::RequestLog, query::HopAddresses},
+    trace::log::RequestLog,
     tunnel::{agent_end::Tunnel, token::TokenId},
 };
 use jiff::Timestamp;
@@ -129,7 +129,6 @@ impl Registry {
         }
 
         let (host, routes) = self.port(&mut state, &resolved, request.port).await?;
-        host.names().add(request.target.to_string());
         let stats = self.ledger.port(host.target(), request.port);
         let choice = match Self::choose(&request, !tls.is_empty(), &host).await {
             Ok(choice) => choice,
@@ -306,21 +305,6 @@ impl Registry {
             targets,
             intercepts,
         }
-    }
-
-    /// The targets that the caller may use, by any of their names.
-    pub async fn hops(&self, caller: &Caller) -> Vec<HopAddresses> {
-        let hosts: Vec<_> =
-            self.state.lock().await.hosts.values().map(|host| Arc::clone(&host.host)).collect();
-        let mut hops = Vec::new();
-        for host in hosts.iter().filter(|host| host.names().any(|name| caller.may_use(name))) {
-            let status = host.status(false).await;
-            hops.extend(status.map(|TargetStatus { target, addresses, .. }| HopAddresses {
-                hop: target.to_string(),
-                addresses,
-            }));
-        }
-        hops
     }
 
     /// Where requests are remembered.

@@ -12,7 +12,7 @@ use crate::{
     datapath::{AttachKind, Door, DoorError, PeerNames},
     engine::{PortContext, PortStats, Recorder, Routes, UpstreamConnector, tls::TlsKey},
     target::{Target, netns::Netns, presence::Presence, resolve::ResolvedTarget},
-    trace::{log::RequestLog, names::Names},
+    trace::log::RequestLog,
 };
 use std::{
     io,
@@ -65,7 +65,6 @@ pub struct HostOptions {
 /// A target with its threads. Dropping it detaches everything; the threads end with their last connection.
 pub struct TargetHost {
     target: Target,
-    names: Names,
     upstream: UpstreamConnector,
     drain: watch::Receiver<bool>,
     log: Arc<RequestLog>,
@@ -125,7 +124,7 @@ impl TargetHost {
         let upstream = ready.await.map_err(|_| HostError::Died)??;
         let target = resolved.target.clone();
         let (drain, log) = (options.drain.clone(), Arc::clone(&options.log));
-        let host = Self { target, names: Names::default(), upstream, drain, log, warden, gone };
+        let host = Self { target, upstream, drain, log, warden, gone };
         Ok((host, handles))
     }
 
@@ -140,11 +139,6 @@ impl TargetHost {
         &self.target
     }
 
-    /// All names by which it was.
-    pub fn names(&self) -> &Names {
-        &self.names
-    }
-
     /// Gets ready for `port`, of which nothing is taken before [`Self::steer`]; answers with what may keep that from
     /// working.
     pub async fn open_port(
@@ -156,7 +150,7 @@ impl TargetHost {
         let hop = self.target.to_string().into();
         let context = PortContext {
             routes,
-            recorder: Recorder { hop, names: self.names.clone(), port, log: Arc::clone(&self.log) },
+            recorder: Recorder { hop, port, log: Arc::clone(&self.log) },
             upstream: Arc::new(self.upstream.counted_in(&stats.live_bytes)),
             stats,
             drain: self.drain.clone(),

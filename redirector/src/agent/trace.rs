@@ -2,16 +2,19 @@
 
 use super::registry::Registry;
 use crate::{
+    api::TargetStatus,
     api_server::Caller,
-    trace::query::{TraceQuery, Traced},
+    trace::query::{HopAddresses, TraceQuery, Traced},
 };
 use jiff::Timestamp;
 
 /// The requests that a question is about.
 pub async fn trace(registry: &Registry, query: &TraceQuery, caller: &Caller) -> Traced {
-    let hops = registry.hops(caller).await;
+    let status = registry.status(false).await;
+    let hop =
+        |target: TargetStatus| HopAddresses { hop: target.target.to_string(), addresses: target.addresses };
+    let hops = status.targets.into_iter().map(hop).filter(|hop| caller.may_use(&hop.hop)).collect();
     let remembered = registry.log().read().into_iter();
-    // Whoever came first has named the target.
-    let permitted = remembered.filter(|seen| seen.names.any(|name| caller.may_use(name))).collect();
+    let permitted = remembered.filter(|seen| caller.may_use(&seen.hop)).collect();
     Traced { now: Timestamp::now(), hops, observations: query.select(permitted) }
 }

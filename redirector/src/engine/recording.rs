@@ -7,7 +7,6 @@ use crate::{
     trace::{
         contexts::Contexts,
         log::RequestLog,
-        names::Names,
         observation::{MAX_MET, Observation},
         recording::Recording,
     },
@@ -20,7 +19,6 @@ use std::sync::Arc;
 pub struct Recorder {
     /// The target.
     pub hop: Arc<str>,
-    pub names: Names,
     pub port: u16,
     pub log: Arc<RequestLog>,
 }
@@ -56,8 +54,7 @@ impl Recorder {
         contexts: &Contexts,
     ) -> Recording {
         let (at, now) = ((&*self.hop, self.port), Timestamp::now());
-        let seen = Observation::of(request, protocol, client.0, at, contexts, now);
-        let seen = Observation { met, names: self.names.clone(), ..seen };
+        let seen = Observation { met, ..Observation::of(request, protocol, client.0, at, contexts, now) };
         Recording::begin(&self.log, seen)
     }
 }

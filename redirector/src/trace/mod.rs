@@ -5,7 +5,6 @@
 //! | --- | --- |
 //! | `traceparent` | the ids of a trace: made, and read |
 //! | `observation` | one request, as one hop saw it |
-//! | `names` | what the target is called where it was seen |
 //! | `mark` | a context, told by a hash |
 //! | `contexts` | the contexts that are looked for at a port, and what a request carries of them |
 //! | `recording` | a request that is being served |
@@ -17,7 +16,6 @@
 pub mod contexts;
 pub mod log;
 pub mod mark;
-pub mod names;
 pub mod observation;
 pub mod query;
 pub mod recording;

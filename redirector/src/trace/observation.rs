@@ -3,7 +3,6 @@
 use super::{
     contexts::{Contexts, Sought},
     mark::Mark,
-    names::Names,
     traceparent::{SpanId, TraceId, TraceIds},
 };
 use crate::{context::path_of_target, gateway::preview::PreviewHash, http1::RequestView, protocol::Protocol};
@@ -29,9 +28,6 @@ pub const MAX_MET: usize = 8;
 pub struct Observation {
     /// The target where it was seen, or `gateway`.
     pub hop: String,
-    /// All names of the target.
-    #[serde(skip)]
-    pub names: Names,
     /// That it was sent to.
     pub port: u16,
     pub client: SocketAddr,
@@ -92,7 +88,6 @@ impl Observation {
         let ids = trace_ids(request);
         Self {
             hop: hop.to_owned(),
-            names: Names::default(),
             port,
             client,
             method: method_of(request.method),

@@ -3,7 +3,6 @@
 use super::{
     contexts::Contexts,
     mark::Mark,
-    names::Names,
     observation::{MAX_MET, Observation, Taken, method_of, path_of, trace_ids},
     query::{TraceQuery, Window},
     text::text,
@@ -60,7 +59,6 @@ fn sighting(hop: usize, from: Option<usize>, times: (i64, i64), context: bool, i
     }
     let seen = Observation {
         hop: format!("netns:hop{hop}"),
-        names: Names::default(),
         port: 8080,
         client: SocketAddr::new(client, 40_000),
         method: "GET".to_owned(),
