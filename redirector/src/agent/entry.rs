@@ -72,9 +72,15 @@ impl Entry {
     fn datapath(&self, all: &[Self]) -> (Datapath, String) {
         let spoken = Spoken::of(&self.stats);
         let (own, reason) = self.choice.now(spoken);
+        if self.choice.needs_agent() {
+            return (own, reason);
+        }
         let mut others = all.iter().filter(|other| other.is_on(self.netns, self.request.port));
-        match others.find(|other| other.choice.now(spoken).0 == Datapath::Proxy) {
-            Some(other) if own != Datapath::Proxy => {
+        // Those that need it in any case first: others may only until it is known what clients speak.
+        let in_any_case = others.clone().find(|other| other.choice.needs_agent());
+        let for_now = || others.find(|other| other.choice.now(spoken).0 == Datapath::Proxy);
+        match in_any_case.or_else(for_now) {
+            Some(other) if own != Datapath::Proxy || in_any_case.is_some() => {
                 let kind = if other.request.observe { "observer" } else { "intercept" };
                 (
                     Datapath::Proxy,

@@ -94,6 +94,11 @@ impl Choice {
         matches!(self.kind, Kind::Inspect | Kind::Auto | Kind::Observe)
     }
 
+    /// New connections are the agent's, whatever clients speak.
+    pub fn needs_agent(&self) -> bool {
+        !matches!(self.kind, Kind::Inspect | Kind::Auto)
+    }
+
     /// What becomes of new connections now, and why.
     pub fn now(&self, spoken: Spoken) -> (Datapath, String) {
         match &self.kind {

@@ -36,6 +36,12 @@ pub enum ClaimError {
     Map(#[from] MapError),
 }
 
+impl ClaimError {
+    fn of(error: MapError) -> Self {
+        if is(&error, libc::ENOENT) { Self::Expired } else { error.into() }
+    }
+}
+
 /// The connections of one target that are held, moving, or parked.
 pub struct Flows {
     holds: Mutex<HashMap<MapData, Tuple, Held>>,
@@ -162,18 +168,23 @@ pub struct Moving {
 }
 
 impl Moving {
-    /// Makes the connection the agent's: its segments go to `agent_port` from now on.
+    /// Says where the connection's segments will go: of no effect as long as the hold stands. It is gone if we were stopped for
+    /// too long, and the program gave us up.
     ///
     /// # Errors
     /// [`ClaimError::Expired`]: it is the app's.
-    pub fn commit(mut self) -> Result<ParkedFlow, ClaimError> {
-        // Of no effect as long as the hold stands. It is gone if we were stopped for too long, and the program gave us up.
+    pub fn steer(&self) -> Result<(), ClaimError> {
         let flow = Flow { state: Flow::PARKED, agent_port: self.agent_port, padding: 0 };
-        let parked = lock(&self.flows.flows).insert(self.tuple, flow, BPF_EXIST);
+        lock(&self.flows.flows).insert(self.tuple, flow, BPF_EXIST).map_err(ClaimError::of)
+    }
+
+    /// Makes the connection the agent's, [steered](Self::steer): its segments go to `agent_port` from now on.
+    ///
+    /// # Errors
+    /// As [`Self::steer`].
+    pub fn commit(mut self) -> Result<ParkedFlow, ClaimError> {
         // This decides it, and nothing is left to be done after it.
-        if let Err(error) = parked.and_then(|()| lock(&self.flows.holds).remove(&self.tuple)) {
-            return Err(if is(&error, libc::ENOENT) { ClaimError::Expired } else { error.into() });
-        }
+        lock(&self.flows.holds).remove(&self.tuple).map_err(ClaimError::of)?;
         self.committed = true;
         *lock(&self.flows.served) += 1;
         Ok(ParkedFlow { flows: Arc::clone(&self.flows), tuple: self.tuple, agent_port: self.agent_port })

@@ -96,7 +96,9 @@ impl Mover {
         repaired: Repaired,
     ) -> Result<Parked, NotParked> {
         let (client, app) = addresses(&held.tuple);
-        // Another processor may have been past the program with the same segment before it was held, and is at the app's socket only now.
+        moving.steer()?;
+        // Another processor may have been past the program with the same segment before it was held, and is at the app's socket only
+        // now. So this is the last thing to do but one; what is later still can't be seen.
         self.look(held)?;
         let flow = moving.commit()?;
         let stream = repaired.go_live().map_err(NotParked::Socket)?;

@@ -62,6 +62,18 @@ fn status_says_of_all_intercepts_of_a_port_when_another_needs_new_connections() 
 }
 
 #[test]
+fn status_promises_nothing_that_another_intercept_prevents() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("auto");
+        let reason = || text(&waiting.agent.list()[0], "datapath_reason");
+        assert!(reason().starts_with("until one of them has made an HTTP/1.x request"), "{}", reason());
+        let _observer = Observer::start(lab, &waiting.agent, &lab.pod, PORT, &["--header", "x-dev=alice"]);
+        assert!(reason().starts_with("because of the observer \""), "{}", reason());
+    });
+}
+
+#[test]
 fn with_auto_clients_of_http2_pass_through_the_agent_and_status_says_why() {
     in_lab(|lab| {
         let _app = App::http2(lab, &lab.pod, "app", &[PORT]);
