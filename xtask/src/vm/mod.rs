@@ -1,6 +1,7 @@
 //! Runs `redirector check` and the tests on other kernels: Debian's, each in a virtual machine that sees this machine's files.
 
 mod accelerator;
+mod alone;
 mod debian;
 mod guest;
 mod kernel;
@@ -19,6 +20,7 @@ use crate::{
     test,
     vm::{
         accelerator::Accelerator,
+        alone::Alone,
         debian::Archive,
         guest::{Outcome, Report},
         kernel::Kernel,
@@ -56,6 +58,7 @@ pub fn vm(workspace: &Workspace, options: &VmOptions) -> Result<()> {
     if !cfg!(target_arch = "x86_64") || !apt::is_debian() {
         bail!("kernels come from Debian's archive, and run on x86-64 only: use Debian on such a machine");
     }
+    let _alone = Alone::in_directory(&workspace.kernels())?;
     apt::install(&PACKAGES)?;
     let test_tools = test::prepare(workspace)?;
     let kernels = kernels(workspace, &options.kernels)?;
