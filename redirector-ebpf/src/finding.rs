@@ -34,7 +34,7 @@ pub fn look(
     }
     // SAFETY: as above.
     let fresh = unsafe { (*tcp).bytes_received == 0 && (*tcp).data_segs_out == 0 };
-    if !app.expects(segment) {
+    if !app.expects(segment, connection) {
         if fresh && segment.ack == app.snd_nxt && (app.rcv_nxt.wrapping_sub(segment.seq) as i32) < 0 {
             connection.next = app.rcv_nxt;
             return Err(EARLY);

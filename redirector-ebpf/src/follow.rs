@@ -193,7 +193,7 @@ fn read_request(
         connection.began = segment.seq;
         connection.requests_before = connection.requests;
         notes |= AT_START;
-        if app.expects(segment) {
+        if app.expects(segment, connection) {
             notes |= EXPECTED;
         }
     } else if !connection.request.is_counted() {

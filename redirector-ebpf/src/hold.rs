@@ -77,9 +77,9 @@ pub fn hold(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp
     let payload = Payload { at: segment.link + segment.payload_offset(), len };
     let record_len = fill(record, ctx, segment, tuple, payload);
     // SAFETY: the caller has a reference to the socket.
-    // (What is acknowledged meanwhile changes neither sum.)
+    // (All was said that the segment acknowledges. What is acknowledged meanwhile changes neither sum.)
     record.said = unsafe {
-        let on_the_way = (*tcp).snd_nxt.wrapping_sub((*tcp).snd_una);
+        let on_the_way = segment.ack.wrapping_sub((*tcp).snd_una);
         ((*tcp).bytes_acked as u32).wrapping_add(on_the_way)
     };
     // SAFETY: as above.
@@ -93,7 +93,8 @@ pub fn hold(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp
     }
     // SAFETY: the caller has a reference to the socket.
     let snd_nxt = unsafe { (&raw const (*tcp).snd_nxt).read_volatile() };
-    let app_is_silent = has_said(connection, segment.ack) && snd_nxt == segment.ack;
+    // (It may not be done with saying it: see `AppEnd`.)
+    let app_is_silent = has_said(connection, segment.ack) && (snd_nxt.wrapping_sub(segment.ack) as i32) <= 0;
     if !app_is_silent || !send(record, record_len) {
         let _ = HOLDS.remove(tuple);
         count(Counter::HoldFailed);

@@ -3,7 +3,7 @@
 use redirector_common::Connection;
 
 use crate::{
-    connection::{is_idle, may_have_said},
+    connection::{has_said, is_idle, may_have_said},
     follow::{EARLY, FOLLOWED, Seen},
     packet::Segment,
     sight::{doubt, is_known, lose_sight},
@@ -32,8 +32,16 @@ pub struct Place {
 impl AppEnd {
     /// The segment is what the app expects, with all acknowledged that it has said.
     #[inline(always)]
-    pub fn expects(&self, segment: &Segment) -> bool {
-        segment.seq == self.rcv_nxt && segment.ack == self.snd_nxt
+    pub fn expects(&self, segment: &Segment, connection: &Connection) -> bool {
+        segment.seq == self.rcv_nxt && self.is_answered(segment, connection)
+    }
+
+    /// The socket says what it has sent at less cost, but later: when it is done with sending, and is not held up in it. A client
+    /// may be faster.
+    #[inline(always)]
+    fn is_answered(&self, segment: &Segment, connection: &Connection) -> bool {
+        let ahead = segment.ack.wrapping_sub(self.snd_nxt) as i32;
+        ahead == 0 || (ahead > 0 && has_said(connection, segment.ack))
     }
 }
 
@@ -46,7 +54,6 @@ impl Place {
 #[inline(always)]
 pub fn of(connection: &mut Connection, segment: &Segment, len: u32, app: AppEnd) -> Result<Place, Seen> {
     let mut place = Place::NEW;
-    // (The socket says it at less cost, but later.)
     if (segment.ack.wrapping_sub(app.snd_nxt) as i32) > 0 && !may_have_said(connection, segment.ack) {
         // For something that the app has not said: it will not take it.
         return Err(FOLLOWED);
@@ -109,7 +116,7 @@ pub fn of(connection: &mut Connection, segment: &Segment, len: u32, app: AppEnd)
 /// With the segment it may be certain, or out of the question, that requests are where they seem to be.
 #[inline(always)]
 pub fn prove(connection: &mut Connection, segment: &Segment, seen: u32, app: AppEnd) {
-    let expected = app.expects(segment);
+    let expected = app.expects(segment, connection);
     if connection.phase == Connection::DOUBTED {
         let at_start = seen == 0 && connection.request.is_at_start();
         if at_start && expected && is_idle(connection) && silence::is_proof(connection) {

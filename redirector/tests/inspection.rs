@@ -213,3 +213,24 @@ fn a_request_that_wants_another_protocol_is_held_like_others() {
         client.counted(&[("held", 1)]);
     });
 }
+
+#[test]
+fn a_request_that_comes_before_the_app_is_back_from_saying_its_answer_is_held() {
+    with_client(|client| {
+        client.inspect();
+        let mut connection = client.connect();
+        ask(&mut connection, &get(""), 1);
+        // The client has both at once, and sends the second when the first is acknowledged (Nagle's algorithm), which only the answer
+        // does: in the very moment in which the app sends it, and on its processor, so that its kernel is not done with that.
+        client.in_pod(|_| {
+            inspected::run("nft add table ip t");
+            inspected::run("nft add chain ip t c { type filter hook output priority 0 ; }");
+            inspected::run("nft add rule ip t c tcp sport 8080 tcp flags == ack meta length < 100 drop");
+        });
+        connection.set_nodelay(false).unwrap();
+        connection.write_all(get("X-Wait: 20\r\n").as_bytes()).unwrap();
+        connection.write_all(get(WANTED).as_bytes()).unwrap();
+        read_answers(&mut connection, 2);
+        client.counted(&[("held", 1), ("hold_expired", 1), ("refused_at_boundary", 0), ("lost_sight", 0)]);
+    });
+}

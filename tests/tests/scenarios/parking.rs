@@ -124,6 +124,28 @@ fn the_first_request_of_a_connection_can_be_a_developers() {
 }
 
 #[test]
+fn a_request_that_waited_for_the_answer_before_it_is_the_developers() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let _alice = waiting.intercept("inspect");
+        // The client has both requests at once, and sends the second when the first is acknowledged (Nagle's algorithm), which only
+        // the answer does: before the app's kernel is done with sending that.
+        let bare = "-p tcp --sport 8080 --tcp-flags ALL ACK -m length --length 0:80";
+        lab.pod.netns.sh(&format!("iptables -A OUTPUT {bare} -j DROP"));
+        let mut connection = waiting.connect(Family::V4);
+        ask(&mut connection, false);
+        connection.stream().set_nodelay(false).unwrap();
+        for matching in [false, true] {
+            connection.send(request("/whoami", matching));
+        }
+        for server in ["app", "alice"] {
+            assert_eq!(served_by(&connection.response("GET")), server);
+        }
+        assert_eq!(waiting.counted("parked"), 1);
+    });
+}
+
+#[test]
 fn a_connection_without_a_match_stays_with_the_app() {
     in_lab(|lab| {
         let waiting = Waiting::new(lab);

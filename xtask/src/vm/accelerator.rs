@@ -46,6 +46,11 @@ impl Accelerator {
         })
     }
 
+    /// What the tests of one kernel take at most. (A machine with 2 processors, on which others build as well, took 17 minutes to emulate one.)
+    pub fn limit(self) -> Duration {
+        Duration::from_secs(60 * if self == Self::Kvm { 15 } else { 60 })
+    }
+
     pub fn arguments(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],

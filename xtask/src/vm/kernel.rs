@@ -8,7 +8,11 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{process, step::step, vm::debian::Archive};
+use crate::{
+    process,
+    step::step,
+    vm::{alone, debian::Archive},
+};
 
 /// What the first file system mounts, for which kernels need modules: the machine's files, and a layer over them.
 const FIRST_MODULES: [&str; 3] = ["virtio_pci", "virtiofs", "overlay"];
@@ -32,7 +36,7 @@ impl Kernel {
 
     fn unpack(&self, archive: &Archive, kernels: &Path) -> Result<()> {
         // Takes its name once it is complete.
-        let unpacked = tempfile::Builder::new().prefix("unpacked-").tempdir_in(kernels)?;
+        let unpacked = tempfile::Builder::new().prefix(alone::UNPACKED).tempdir_in(kernels)?;
         archive.download(&self.release, unpacked.path())?;
         for entry in fs::read_dir(&unpacked)?.collect::<Result<Vec<_>, _>>()? {
             process::run_quietly(Command::new("dpkg-deb").arg("-x").arg(entry.path()).arg(unpacked.path()))?;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::{
-    vm::{accelerator::Accelerator, kernel::Kernel},
+    vm::{accelerator::Accelerator, alone, kernel::Kernel},
     workspace::Workspace,
 };
 
@@ -29,7 +29,7 @@ const VIRTIOFSD: [&str; 2] = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd
 const SHARE: &str = r#"
 share=$1 socket=$2 server=$3; shift 3
 show() { mount --bind "$1" "$share$1" && mount -o remount,bind,ro "$share$1"; }
-show / && for directory in "$@"; do show "$directory" || exit 1; done
+for directory in / "$@"; do show "$directory" || exit 1; done
 exec "$server" --socket-path="$socket" -o source="$share" -o cache=always -o sandbox=chroot
 "#;
 
@@ -56,7 +56,7 @@ impl Machine<'_> {
     /// (`false`), or the machine is off. Errors when it is still on at the end of its time.
     pub fn boot(&self, script: &str, mut hear: impl FnMut(Line) -> bool) -> Result<()> {
         let base = self.workspace.kernels();
-        let directory = tempfile::Builder::new().prefix("run-").tempdir_in(&base)?;
+        let directory = tempfile::Builder::new().prefix(alone::RUN).tempdir_in(&base)?;
         let script_file = directory.path().join("script.sh");
         fs::write(&script_file, script).context("cannot write the script")?;
         let first = self.kernel.first_file_system(directory.path(), &script_file)?;
@@ -71,9 +71,13 @@ impl Machine<'_> {
     }
 
     fn listen(&self, lines: &Receiver<Line>, hear: &mut impl FnMut(Line) -> bool) -> Result<()> {
-        let start = Instant::now();
+        let end = Instant::now() + self.limit;
         loop {
-            match lines.recv_timeout(self.limit.saturating_sub(start.elapsed())) {
+            // Without waiting there may always be one more line.
+            let left = end.saturating_duration_since(Instant::now());
+            let heard =
+                if left.is_zero() { Err(RecvTimeoutError::Timeout) } else { lines.recv_timeout(left) };
+            match heard {
                 Ok(line) => {
                     if !hear(line) {
                         return Ok(());
@@ -95,10 +99,10 @@ impl Machine<'_> {
         command.args(["--mount", "--propagation", "private", "sh", "-c", SHARE, "share"]);
         command.args([&share, socket, Path::new(server), self.workspace.root(), self.workspace.target()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let server = Ended(command.spawn().context("cannot start virtiofsd")?);
+        let mut server = Ended(command.spawn().context("cannot start virtiofsd")?);
         let start = Instant::now();
         while !socket.exists() {
-            if start.elapsed() > Duration::from_secs(20) {
+            if server.0.try_wait()?.is_some() || start.elapsed() > Duration::from_secs(20) {
                 let log = fs::read_to_string(directory.path().join("files.log")).unwrap_or_default();
                 bail!("virtiofsd does not start: {log}");
             }

@@ -1,6 +1,7 @@
 //! Runs `redirector check` and the tests on other kernels: Debian's, each in a virtual machine that sees this machine's files.
 
 mod accelerator;
+mod alone;
 mod debian;
 mod guest;
 mod kernel;
@@ -19,6 +20,7 @@ use crate::{
     test,
     vm::{
         accelerator::Accelerator,
+        alone::Alone,
         debian::Archive,
         guest::{Outcome, Report},
         kernel::Kernel,
@@ -45,9 +47,9 @@ pub struct VmOptions {
     /// Only tests whose name contains TEXT
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
-    /// How long each kernel may take, in minutes
-    #[arg(long, value_name = "MINUTES", default_value_t = 15)]
-    limit: u64,
+    /// How long each kernel may take, in minutes [default: 15, or 60 where QEMU emulates]
+    #[arg(long, value_name = "MINUTES")]
+    limit: Option<u64>,
 }
 
 /// Installs QEMU, downloads the kernels, builds, boots one after the other. Errors when a test fails on one of them.
@@ -56,17 +58,18 @@ pub fn vm(workspace: &Workspace, options: &VmOptions) -> Result<()> {
     if !cfg!(target_arch = "x86_64") || !apt::is_debian() {
         bail!("kernels come from Debian's archive, and run on x86-64 only: use Debian on such a machine");
     }
+    let _alone = Alone::in_directory(&workspace.kernels())?;
     apt::install(&PACKAGES)?;
     let test_tools = test::prepare(workspace)?;
     let kernels = kernels(workspace, &options.kernels)?;
     build::build(workspace)?;
     let staged = step("build the tests", || Staged::build(workspace, &test_tools))?;
     let accelerator = Accelerator::find(workspace, &kernels[0])?;
+    let limit = options.limit.map_or(accelerator.limit(), |minutes| Duration::from_secs(minutes * 60));
     let mut reports = Vec::new();
     for kernel in &kernels {
         let script = plan::script(&staged, kernel, &options.only, options.all, accelerator);
-        let machine =
-            Machine { workspace, kernel, accelerator, limit: Duration::from_secs(options.limit * 60) };
+        let machine = Machine { workspace, kernel, accelerator, limit };
         let what = format!("boot Linux {}, check it and test on it", kernel.release);
         reports.push(step(what, || Report::of(&machine, &script))?);
     }

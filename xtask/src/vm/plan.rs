@@ -30,6 +30,7 @@ const SCENARIOS: &[&str] = &[
     "packets::connections_are_routed_while_the_pod_sends_syn_cookies",
     "parking::a_connection_that_existed_before",
     "parking::a_head_in_two_segments",
+    "parking::a_request_that_waited",
     "parking::curl_keeps",
     "parking::parked_connection_sees_no_reset",
     "parking::requests_that_overtake",
@@ -51,6 +52,7 @@ const NOT_WHERE_PROXIED: &[Left] = &[
             "no_ethernet::",
             "parking::",
             "parking_limits::",
+            "parking_parts::",
             "parking_under_load::",
             "parked_apps::",
             "path_mtu::",
@@ -153,4 +155,50 @@ fn words(names: &[&str]) -> String {
 /// For the shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// As the tests of a file are called, when its functions are in `module`.
+    fn tests_of(file: &Path, module: &str) -> Vec<String> {
+        let source = fs::read_to_string(file).unwrap();
+        let functions =
+            source.split("#[test]\n").skip(1).filter_map(|test| test.split_once("fn ")?.1.split_once('('));
+        functions.map(|(name, _)| format!("{module}{name}")).collect()
+    }
+
+    fn root() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+    }
+
+    fn scenarios() -> Vec<String> {
+        let files =
+            fs::read_dir(root().join("tests/tests/scenarios")).unwrap().map(|entry| entry.unwrap().path());
+        files
+            .flat_map(|file| tests_of(&file, &format!("{}::", file.file_stem().unwrap().display())))
+            .collect()
+    }
+
+    fn tests_of_the_kernels_side() -> Vec<String> {
+        let files = EVERYWHERE.iter().chain(&INSPECTION);
+        files.flat_map(|name| tests_of(&root().join(format!("redirector/tests/{name}.rs")), "")).collect()
+    }
+
+    #[test]
+    fn each_name_is_one_of_a_test() {
+        let scenarios = scenarios();
+        let all = [scenarios.clone(), tests_of_the_kernels_side()].concat();
+        for name in SCENARIOS {
+            assert!(scenarios.iter().any(|test| test.contains(name)), "no scenario is called {name}");
+        }
+        for Left { names, .. } in NOT_WHERE_PROXIED.iter().chain([&NOT_WITHOUT_COOKIE]) {
+            for name in *names {
+                assert!(all.iter().any(|test| test.contains(name)), "no test is called {name}");
+            }
+        }
+    }
 }
