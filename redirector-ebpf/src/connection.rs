@@ -176,9 +176,17 @@ pub fn may_have_said(connection: &Connection, end: u32) -> bool {
     said == 0 || (end.wrapping_sub(said as u32) as i32) <= 0
 }
 
-/// The app has said nothing beyond `end`, and is not about to. A full barrier: see `hold`.
+/// The app has said nothing beyond `end`, and is not about to.
 #[inline(always)]
-pub fn has_said(connection: &mut Connection, end: u32) -> bool {
+pub fn has_said(connection: &Connection, end: u32) -> bool {
+    let sent_end = &raw const connection.sent_end;
+    // SAFETY: as above.
+    unsafe { sent_end.read_volatile() == SAID | u64::from(end) }
+}
+
+/// The same, looked at after what was written before it. A full barrier: see `hold`.
+#[inline(always)]
+pub fn has_said_by_now(connection: &mut Connection, end: u32) -> bool {
     let sent_end = &raw mut connection.sent_end;
     let expected = SAID | u64::from(end);
     // SAFETY: as above; nothing is exchanged for another value.
