@@ -94,7 +94,8 @@ pub fn hold(ctx: &TcContext, segment: &Segment, connection: &mut Connection, tcp
     // SAFETY: the caller has a reference to the socket.
     let snd_nxt = unsafe { (&raw const (*tcp).snd_nxt).read_volatile() };
     // (It may not be done with saying it: see `AppEnd`.)
-    let app_is_silent = has_said_by_now(connection, segment.ack) && (snd_nxt.wrapping_sub(segment.ack) as i32) <= 0;
+    let app_is_silent =
+        has_said_by_now(connection, segment.ack) && (snd_nxt.wrapping_sub(segment.ack) as i32) <= 0;
     if !app_is_silent || !send(record, record_len) {
         let _ = HOLDS.remove(tuple);
         count(Counter::HoldFailed);
