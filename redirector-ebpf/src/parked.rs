@@ -97,25 +97,24 @@ pub fn egress(ctx: &TcContext, segment: &Segment, tuple: &Tuple) -> Option<i32> 
         }
         return Some(TC_ACT_UNSPEC);
     }
+    // Before `FLOWS`, as above: the agent that gives a connection back removes its hold last.
+    let is_held = hold::is_held(tuple, segment.destination_port);
     // SAFETY: as above.
     let state = unsafe { FLOWS.get(tuple) }?.state;
     if state == Flow::MOVING {
         return Some(if agent_alive() { TC_ACT_SHOT } else { TC_ACT_UNSPEC });
     }
     // It may be about to become the agent's, or not: the app sends it again.
-    Some(if hold::is_held(tuple, segment.destination_port) {
-        TC_ACT_SHOT
-    } else {
-        answer::turn_around(ctx, segment)
-    })
+    Some(if is_held { TC_ACT_SHOT } else { answer::turn_around(ctx, segment) })
 }
 
 /// Where the agent's socket is, if the connection is parked.
 #[inline(always)]
 pub fn agent_port(tuple: &Tuple) -> Option<u16> {
+    let is_held = hold::is_held(tuple, tuple.client_port.to_be_bytes());
     // SAFETY: the value is copied at once.
     let flow = unsafe { FLOWS.get(tuple) }.copied()?;
-    (flow.state == Flow::PARKED).then_some(flow.agent_port)
+    (flow.state == Flow::PARKED && !is_held).then_some(flow.agent_port)
 }
 
 /// Both offsets are from the network header: of a checksum that covers the port, and of the port.

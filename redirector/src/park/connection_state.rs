@@ -65,7 +65,8 @@ impl ConnectionState {
         let facts = app.connection.as_ref().ok_or(Unfit::NotDescribed)?;
         // Not what is unacknowledged: an earlier acknowledgement may have been on its way when the segment was held.
         let said = (facts.acknowledged as u32).wrapping_add(app.unacknowledged);
-        if said != held.said {
+        // What it writes while its segments are held back is not sent; and this is read last.
+        if said != held.said || facts.unsent != 0 {
             return Err(Unfit::AppHasSpoken);
         }
         // A process may have been in its way when the program looked: the kernel keeps segments aside then.
@@ -135,6 +136,7 @@ mod tests {
             device: 0,
             connection: Some(ConnectionFacts {
                 acknowledged: (1 << 32) + 2000,
+                unsent: 0,
                 received: (1 << 32) + 700,
                 timestamps: true,
                 microseconds: false,
@@ -192,6 +194,7 @@ mod tests {
     fn whatever_is_in_doubt_stays_with_the_app() {
         assert_eq!(without(|app, _| app.state = State::CloseWait), Err(Unfit::NotEstablished));
         assert_eq!(without(|app, _| app.unacknowledged = 301), Err(Unfit::AppHasSpoken));
+        assert_eq!(without(|_, connection| connection.unsent = 1), Err(Unfit::AppHasSpoken));
         assert_eq!(without(|_, connection| connection.received += 1), Err(Unfit::AppHasReceived));
         assert_eq!(without(|app, _| app.device = 3), Err(Unfit::BoundToDevice));
         assert_eq!(without(|_, connection| connection.ecn = true), Err(Unfit::Ecn));

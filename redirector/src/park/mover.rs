@@ -33,7 +33,8 @@ pub enum NotParked {
     Socket(#[source] io::Error),
 }
 
-/// Moves connections of one target. Its calls take some ten microseconds and never wait, but for [`Self::farewell`].
+/// Moves connections of one target. Its calls take some ten microseconds; they wait for an app that is in a call on its socket, and
+/// [`Self::farewell`] does for the network.
 pub struct Mover {
     flows: Arc<Flows>,
     diag: Mutex<SockDiag>,
@@ -113,6 +114,15 @@ impl Mover {
 
     /// What the new socket must be, if the app's is still as it was when the segment was held.
     fn look(&self, held: &HeldSegment) -> Result<ConnectionState, NotParked> {
+        match self.look_once(held) {
+            // The kernel first reads what is unacknowledged, then waits for a process that uses the socket, and then says what was
+            // acknowledged until now: if there was something to wait for, the sum is too large the first time.
+            Err(NotParked::Unfit(Unfit::AppHasSpoken)) => self.look_once(held),
+            seen => seen,
+        }
+    }
+
+    fn look_once(&self, held: &HeldSegment) -> Result<ConnectionState, NotParked> {
         let (client, app) = addresses(&held.tuple);
         let facts = self.diag().look_up(app, client).map_err(NotParked::Diag)?;
         Ok(ConnectionState::of(held, &facts.ok_or(Unfit::NotEstablished)?)?)

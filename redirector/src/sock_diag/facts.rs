@@ -33,6 +33,8 @@ pub struct SocketFacts {
 pub struct ConnectionFacts {
     /// Bytes that the peer has acknowledged, since the connection began (Linux 4.1).
     pub acknowledged: u64,
+    /// Bytes that were written and not sent so far (Linux 4.6).
+    pub unsent: u32,
     /// Bytes that it has sent and the kernel has taken, read or not. The kernel first takes what it had put aside while
     /// a process was using the socket.
     pub received: u64,
@@ -94,6 +96,7 @@ impl ConnectionFacts {
         let name = congestion_control.split(|byte| *byte == 0).next().unwrap_or_default();
         Some(Self {
             acknowledged: u64::from_ne_bytes(*info.get(120..)?.first_chunk()?),
+            unsent: word(info, 144)?,
             received: u64::from_ne_bytes(*info.get(128..)?.first_chunk()?),
             timestamps: options & Self::TIMESTAMPS != 0,
             microseconds: options & Self::MICROSECONDS != 0,
@@ -173,7 +176,9 @@ mod tests {
         app.set_nonblocking(true).unwrap();
         while app.write(&[0; 1 << 16]).is_ok() {}
         let facts = SockDiag::open().unwrap().look_up(app.local_addr().unwrap(), app.peer_addr().unwrap());
-        assert!(facts.unwrap().unwrap().unacknowledged > 0);
+        let facts = facts.unwrap().unwrap();
+        assert!(facts.unacknowledged > 0);
+        assert!(facts.connection.unwrap().unsent > 0);
         drop(client);
     }
 
