@@ -19,7 +19,7 @@ use crate::{
     counters::count,
     early, finding,
     inspected_ports::inspected,
-    judge::{AT_START, EXPECTED, PASSED_BEFORE, WITHIN, judge},
+    judge::{AGAIN, AT_START, EXPECTED, PASSED_BEFORE, WITHIN, judge},
     opening,
     packet::{self, Segment, TCP_RST, TCP_SYN, TCP_URG},
     place::{self, AppEnd, Place},
@@ -188,7 +188,10 @@ fn read_request(
     if place.again {
         scanning::clear(&mut work.request);
         work.requests = connection.requests_before;
-        notes |= AT_START;
+        notes = AT_START | AGAIN;
+        if app.expects(segment, connection) {
+            notes |= EXPECTED;
+        }
     } else if place.seen == 0 && connection.request.is_at_start() {
         connection.began = segment.seq;
         connection.requests_before = connection.requests;

@@ -5,7 +5,7 @@ use redirector_common::{Connection, Counter, Raw};
 
 use crate::{
     aside, checksum,
-    connection::{is_idle, order},
+    connection::order,
     counters::count,
     follow::{FOLLOWED, HELD, Payload, Seen},
     hold::{self, hold},
@@ -23,6 +23,9 @@ pub const EXPECTED: u32 = 2;
 pub const PASSED_BEFORE: u32 = 4;
 /// It begins within what must not be missed.
 pub const WITHIN: u32 = 8;
+/// It begins the request that was read last, of which the app has nothing: what was read may have been damaged. (If the kernel has put
+/// it aside, because a process is using the socket, the agent finds out, and gives it back.)
+pub const AGAIN: u32 = 16;
 
 /// A connection that was held as often in vain is left alone: each time the client has to send again.
 const MAX_HOLDS: u32 = 2;
@@ -96,8 +99,9 @@ pub fn judge(
         return FOLLOWED;
     }
     if notes & (AT_START | PASSED_BEFORE) == AT_START && is_wanted && !held_before {
+        let asked = if notes & AGAIN != 0 { connection.requests_before } else { connection.requests };
         // An answer that has ended since the segment was looked at is noticed when it is held.
-        if notes & EXPECTED != 0 && is_idle(connection) && connection.phase >= Connection::LIKELY {
+        if notes & EXPECTED != 0 && asked == connection.responses && connection.phase >= Connection::LIKELY {
             let is_part = unjudged && !work.request.is_interesting();
             match stop(ctx, segment, connection, tcp, is_part) {
                 DROP => return HELD,

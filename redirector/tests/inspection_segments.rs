@@ -384,3 +384,20 @@ fn average_packet() -> u64 {
         line.split_whitespace().skip(9).take(2).map(|number| number.parse().unwrap()).collect();
     sent[0] / sent[1]
 }
+
+#[test]
+fn a_request_whose_damaged_copy_hid_what_it_is_may_come_again() {
+    with_client(|client| {
+        for hidden in ["Y-Dev: alice\r\n", "X-\u{7f}ev: alice\r\n", "X\u{1}Dev: alice\r\n"] {
+            let mut connection = connected(client);
+            ask(&mut connection, &get(""), 1);
+            let before = client.counters();
+            forged::send_damaged(&connection, position(&connection), get(hidden).as_bytes());
+            thread::sleep(SHORT);
+            ask(&mut connection, &get(WANTED), 1);
+            let after = client.counters();
+            let more = |name| after[name] - before[name];
+            assert_eq!((more("held"), more("refused_at_boundary")), (1, 0), "{hidden:?}: {after:?}");
+        }
+    });
+}
