@@ -11,7 +11,7 @@ use super::{Block, MemberStarts, words};
 /// read, and ends nothing.)
 const TURNS: u32 = 66;
 /// Of longer lists the members are read one by one.
-const LIST_TURNS: u32 = 32;
+const LIST_TURNS: u32 = 24;
 const _: () = assert!(TURNS as usize * 16 > super::BLOCK);
 
 impl Message {
