@@ -128,6 +128,15 @@ pub struct UpstreamKey {
     pub padding: u32,
 }
 
+/// 64-bit words with a bit for each port.
+pub const UPSTREAM_PORT_WORDS: u32 = 1 << 10;
+
+/// The word and the bit of a port (host order).
+#[inline(always)]
+pub const fn upstream_port_bit(port: u16) -> (u32, u64) {
+    (port as u32 >> 6, 1 << (port & 63))
+}
+
 /// The client on whose behalf the agent made a connection to the app.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

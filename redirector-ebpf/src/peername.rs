@@ -4,19 +4,25 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::bpf_sock_addr,
     helpers::generated::bpf_get_netns_cookie,
     macros::{cgroup_sock_addr, map},
-    maps::HashMap,
+    maps::{Array, HashMap},
     programs::SockAddrContext,
 };
-use redirector_common::{AddressBytes, ClientAddress, UpstreamKey, v4_mapped};
+use redirector_common::{
+    AddressBytes, ClientAddress, UPSTREAM_PORT_WORDS, UpstreamKey, upstream_port_bit, v4_mapped,
+};
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// The agent's connections to apps → the clients behind them.
 #[map]
 static CLIENTS: HashMap<UpstreamKey, ClientAddress> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
+
+/// The ports that the agent has in `CLIENTS`. All the node's connections are looked up when they are accepted, and nearly none of them is
+/// the agent's: this is small enough to stay in the processor's cache.
+#[map]
+static UPSTREAM_PORTS: Array<u64> = Array::with_max_entries(UPSTREAM_PORT_WORDS, 0);
 
 /// The only verdict that the kernel's verifier accepts here.
 const PROCEED: i32 = 1;
@@ -30,9 +36,13 @@ pub fn redirector_peer4(ctx: SockAddrContext) -> i32 {
         if sk.is_null() {
             return PROCEED;
         }
+        let agent_port = u16::from_be((*sock_addr).user_port as u16);
+        if !may_be_upstream(agent_port) {
+            return PROCEED;
+        }
         let app_address = v4_mapped((*sk).src_ip4.to_ne_bytes());
         let agent_address = v4_mapped((*sock_addr).user_ip4.to_ne_bytes());
-        if let Some(client) = client_of(&ctx, app_address, (*sk).src_port as u16, agent_address)
+        if let Some(client) = client_of(&ctx, app_address, (*sk).src_port as u16, agent_address, agent_port)
             && let Some(v4) = client.address.last_chunk::<4>()
         {
             (*sock_addr).user_ip4 = u32::from_ne_bytes(*v4);
@@ -51,6 +61,10 @@ pub fn redirector_peer6(ctx: SockAddrContext) -> i32 {
         if sk.is_null() {
             return PROCEED;
         }
+        let agent_port = u16::from_be((*sock_addr).user_port as u16);
+        if !may_be_upstream(agent_port) {
+            return PROCEED;
+        }
         let app = [(*sk).src_ip6[0], (*sk).src_ip6[1], (*sk).src_ip6[2], (*sk).src_ip6[3]];
         let agent = [
             (*sock_addr).user_ip6[0],
@@ -58,7 +72,7 @@ pub fn redirector_peer6(ctx: SockAddrContext) -> i32 {
             (*sock_addr).user_ip6[2],
             (*sock_addr).user_ip6[3],
         ];
-        if let Some(client) = client_of(&ctx, bytes(app), (*sk).src_port as u16, bytes(agent)) {
+        if let Some(client) = client_of(&ctx, bytes(app), (*sk).src_port as u16, bytes(agent), agent_port) {
             // A dual-stack listener expects IPv4 clients v4-mapped, which is how the map has them.
             let words: [u32; 4] = core::mem::transmute(client.address);
             (*sock_addr).user_ip6[0] = words[0];
@@ -71,6 +85,15 @@ pub fn redirector_peer6(ctx: SockAddrContext) -> i32 {
     PROCEED
 }
 
+/// Host order. False: the peer is not the agent.
+#[inline(always)]
+fn may_be_upstream(port: u16) -> bool {
+    let (index, bit) = upstream_port_bit(port);
+    let Some(word) = UPSTREAM_PORTS.get_ptr(index) else { return false };
+    // SAFETY: the element lives as long as the program; aligned words are not torn.
+    unsafe { word.read_volatile() & bit != 0 }
+}
+
 /// # Safety
 /// `ctx` must be the context the kernel called the program with.
 #[inline(always)]
@@ -79,8 +102,8 @@ unsafe fn client_of(
     app_address: AddressBytes,
     app_port: u16,
     agent_address: AddressBytes,
+    agent_port: u16,
 ) -> Option<ClientAddress> {
-    let sock_addr: *mut bpf_sock_addr = ctx.sock_addr;
     // SAFETY: guaranteed by the caller; the map value is copied out at once.
     unsafe {
         let key = UpstreamKey {
@@ -88,7 +111,7 @@ unsafe fn client_of(
             app_address,
             agent_address,
             app_port,
-            agent_port: u16::from_be((*sock_addr).user_port as u16),
+            agent_port,
             padding: 0,
         };
         CLIENTS.get(&key).copied()

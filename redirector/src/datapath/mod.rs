@@ -13,6 +13,7 @@ mod object;
 mod peername;
 mod rtnetlink;
 mod sweep;
+mod upstream_ports;
 
 pub use attach::AttachKind;
 pub use door::{Door, DoorError, NO_TCX, PortListeners};

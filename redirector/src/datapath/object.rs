@@ -9,10 +9,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("REDIRECTOR_EBPF_OBJECT"
 ///
 /// `log_packets` compiles the program's log statements in; without it the verifier removes them.
 pub fn load_ingress(log_packets: bool) -> Result<Ebpf, EbpfError> {
-    load(log_packets, &["CLIENTS"])
+    load(log_packets, &["CLIENTS", "UPSTREAM_PORTS"])
 }
 
-/// The object for the whole node: the `getpeername` programs and their map.
+/// The object for the whole node: the `getpeername` programs and their maps.
 pub fn load_peername() -> Result<Ebpf, EbpfError> {
     let unused = [
         "PORTS",

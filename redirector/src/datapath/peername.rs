@@ -1,9 +1,12 @@
-//! Tells apps who their client is: the `getpeername` programs at the cgroup root, and the map they read.
+//! Tells apps who their client is: the `getpeername` programs at the cgroup root, and the maps they read.
 
-use super::object;
+use super::{
+    object,
+    upstream_ports::{Changed, UpstreamPorts},
+};
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError},
+    maps::{Array, HashMap, MapData, MapError},
     programs::{CgroupAttachMode, CgroupSockAddr},
 };
 use redirector_common::{AddressBytes, ClientAddress, UpstreamKey};
@@ -12,7 +15,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use thiserror::Error;
 
@@ -25,7 +28,7 @@ pub enum PeerNamesError {
     Load(#[from] aya::EbpfError),
     #[error("cannot attach the getpeername programs (kernel 5.8 and root needed): {0}")]
     Program(#[from] aya::programs::ProgramError),
-    #[error("cannot use the map of the getpeername programs: {0}")]
+    #[error("cannot use the maps of the getpeername programs: {0}")]
     Map(#[from] MapError),
     #[error("another connection to the app has the same addresses")]
     Taken,
@@ -38,9 +41,16 @@ const BPF_NOEXIST: u64 = 1;
 
 /// The attached programs; one for the whole node.
 pub struct PeerNames {
-    clients: Mutex<HashMap<MapData, UpstreamKey, ClientAddress>>,
+    records: Mutex<Records>,
     /// Holds the programs and their links.
     _object: Ebpf,
+}
+
+struct Records {
+    clients: HashMap<MapData, UpstreamKey, ClientAddress>,
+    /// What `words` has.
+    ports: UpstreamPorts,
+    words: Array<MapData, u64>,
 }
 
 impl PeerNames {
@@ -56,8 +66,13 @@ impl PeerNames {
             // A link coexists with other programs whatever the mode says.
             program.attach(cgroup, CgroupAttachMode::Single)?;
         }
-        let clients = object.take_map("CLIENTS").ok_or(PeerNamesError::Missing("CLIENTS"))?;
-        Ok(Arc::new(Self { clients: Mutex::new(HashMap::try_from(clients)?), _object: object }))
+        let mut take = |name| object.take_map(name).ok_or(PeerNamesError::Missing(name));
+        let records = Records {
+            clients: HashMap::try_from(take("CLIENTS")?)?,
+            ports: UpstreamPorts::new(),
+            words: Array::try_from(take("UPSTREAM_PORTS")?)?,
+        };
+        Ok(Arc::new(Self { records: Mutex::new(records), _object: object }))
     }
 
     /// Records the client behind the connection from `agent` to `app`, until the guard is dropped.
@@ -78,16 +93,55 @@ impl PeerNames {
         };
         let value =
             ClientAddress { address: address_bytes(client.ip()), port: client.port(), padding: [0; 3] };
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        match clients.insert(key, value, BPF_NOEXIST) {
-            Ok(()) => {}
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
-                return Err(PeerNamesError::Taken);
-            }
-            Err(error) => return Err(error.into()),
-        }
-        drop(clients);
+        self.records().insert(key, value)?;
         Ok(UpstreamGuard { names: Arc::clone(self), key })
+    }
+
+    fn records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Records {
+    fn insert(&mut self, key: UpstreamKey, value: ClientAddress) -> Result<(), PeerNamesError> {
+        // The programs look for a record only where the port has its bit.
+        let changed = self.ports.add(key.agent_port);
+        let inserted = self.show(changed).and_then(|()| self.clients.insert(key, value, BPF_NOEXIST));
+        match inserted {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.remove_port(key.agent_port);
+                Err(match error {
+                    MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
+                        PeerNamesError::Taken
+                    }
+                    error => error.into(),
+                })
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &UpstreamKey) {
+        if let Err(error) = self.clients.remove(key) {
+            tracing::debug!(%error, "client address record was gone");
+        }
+        self.remove_port(key.agent_port);
+    }
+
+    fn remove_port(&mut self, port: u16) {
+        let changed = self.ports.remove(port);
+        // With a bit too many the programs look in vain.
+        if let Err(error) = self.show(changed) {
+            tracing::debug!(%error, "a port of the agent's is still said to have records");
+        }
+    }
+
+    /// To the programs.
+    fn show(&mut self, changed: Option<Changed>) -> Result<(), MapError> {
+        match changed {
+            Some(Changed { index, word }) => self.words.set(index, word, 0),
+            None => Ok(()),
+        }
     }
 }
 
@@ -99,10 +153,7 @@ pub struct UpstreamGuard {
 
 impl Drop for UpstreamGuard {
     fn drop(&mut self) {
-        let mut clients = self.names.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = clients.remove(&self.key) {
-            tracing::debug!(%error, "client address record was gone");
-        }
+        self.names.records().remove(&self.key);
     }
 }
 
