@@ -20,7 +20,7 @@ use crate::{
     early, finding,
     inspected_ports::inspected,
     judge::{AGAIN, AT_START, EXPECTED, PASSED_BEFORE, WITHIN, judge},
-    opening,
+    only, opening,
     packet::{self, Segment, TCP_RST, TCP_SYN, TCP_URG},
     place::{self, AppEnd, Place},
     scanning,
@@ -91,9 +91,18 @@ extern "C" fn redirector_request(packet: *mut __sk_buff, segment: *const Segment
             if tcp.is_null() {
                 return PASS;
             }
-            let connection = connection::known_from_now(socket);
+            let Some(work) = scanning::work() else { return PASS };
+            (*work).set_read(false);
+            let mut connection = connection::known(socket);
             if connection.is_null() {
-                return PASS;
+                if only::may_be(segment, tcp) && only::is_only(ctx, segment, payload, wanted, &mut *work) {
+                    count(Counter::Head);
+                    return FOLLOWED;
+                }
+                connection = connection::known_from_now(socket);
+                if connection.is_null() {
+                    return PASS;
+                }
             }
             if (*connection).raw != 0 {
                 // The egress program may have said so, while there were copies.
@@ -162,8 +171,13 @@ fn read_request(
 ) -> Seen {
     // SAFETY: the caller has a reference to the socket.
     let app = unsafe { AppEnd { rcv_nxt: (*tcp).rcv_nxt, snd_nxt: (*tcp).snd_nxt } };
+    let Some(work) = scanning::work() else { return FOLLOWED };
+    // SAFETY: this processor's alone while the program runs.
+    let work = unsafe { &mut *work };
     let mut place = Place::NEW;
     if connection.phase != Connection::UNKNOWN {
+        // Another processor was faster.
+        work.set_read(false);
         place = match place::of(connection, segment, payload.len, app) {
             Ok(place) => place,
             Err(seen) => return seen,
@@ -179,42 +193,38 @@ fn read_request(
         place.seen = 0;
     }
 
-    let Some(work) = scanning::work() else { return FOLLOWED };
-    // SAFETY: this processor's alone while the program runs.
-    let work = unsafe { &mut *work };
     let mut notes = place.passed_before as u32 * PASSED_BEFORE;
-    scanning::copy(&connection.request, &mut work.request);
-    work.requests = connection.requests;
+    let mut at_start = place.again;
     if place.again {
-        scanning::clear(&mut work.request);
-        work.requests = connection.requests_before;
-        notes = AT_START | AGAIN;
-        if app.expects(segment, connection) {
-            notes |= EXPECTED;
-        }
+        notes = AGAIN;
     } else if place.seen == 0 && connection.request.is_at_start() {
         connection.began = segment.seq;
         connection.requests_before = connection.requests;
+        at_start = true;
+    } else if !connection.request.is_counted() {
+        notes |= WITHIN;
+    }
+    if at_start {
         notes |= AT_START;
         if app.expects(segment, connection) {
             notes |= EXPECTED;
         }
-    } else if !connection.request.is_counted() {
-        notes |= WITHIN;
     }
     work.note(notes);
-    work.head_requests = connection.head_requests;
-    work.heads = 0;
-    work.first_interesting = 0;
-    work.head_end = 0;
-    work.interesting = 0;
-    work.needle.port = u16::from_be_bytes(segment.destination_port);
-    work.names = wanted.names;
-    work.judged = wanted.lines;
-    work.judged_members = wanted.members;
-    work.at = payload.at + place.seen;
-    work.end = payload.at + payload.len;
-    let mut finished = scanning::read_requests(ctx, work);
+    if !work.is_read() {
+        if place.again {
+            scanning::clear(&mut work.request);
+            work.requests = connection.requests_before;
+        } else {
+            scanning::copy(&connection.request, &mut work.request);
+            work.requests = connection.requests;
+        }
+        work.head_requests = connection.head_requests;
+        let port = u16::from_be_bytes(segment.destination_port);
+        work.begin(wanted, port, payload.at + place.seen, payload.at + payload.len);
+        work.set_read(scanning::read_requests(ctx));
+    }
+    let mut finished = work.is_read();
     if connection.early != 0 && finished {
         let origin = segment.seq.wrapping_sub(payload.at);
         // SAFETY: the caller has a reference to the socket.

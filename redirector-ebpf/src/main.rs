@@ -33,6 +33,7 @@ mod icmp;
 mod inspected_ports;
 mod join;
 mod judge;
+mod only;
 mod opening;
 mod packet;
 mod parked;

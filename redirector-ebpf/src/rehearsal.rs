@@ -35,7 +35,7 @@ pub fn redirector_rehearse(ctx: TcContext) -> i32 {
     let (finished, ended, raw, at_start);
     if mode == Rehearsal::REQUESTS {
         work.request = RequestScan::default();
-        finished = scanning::read_requests(&ctx, work);
+        finished = scanning::read_requests(&ctx);
         (ended, raw, at_start) = (work.heads, work.request.is_raw(), work.request.is_at_start());
     } else {
         work.response = ResponseScan::default();

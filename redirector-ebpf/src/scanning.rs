@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use core::{ffi::c_void, hint::black_box};
 use redirector_common::{
-    Needle, name_bit,
+    InspectedPort, Needle, name_bit,
     scan::{BLOCK, Block, END, Event, HEAD, LineStarts, MemberStarts, Needles, RequestScan, ResponseScan},
 };
 
@@ -45,6 +45,10 @@ pub struct Work {
     pub needle: Needle,
     /// How many were?
     pub interesting: u32,
+    /// One of those that were judged said that no other follows.
+    closes: u32,
+    /// See [`Work::set_read`].
+    is_read: u32,
     /// See [`name_bit`].
     pub names: u32,
     /// [`LineStarts`] of the lines of a request to look at.
@@ -63,6 +67,34 @@ pub struct Work {
 }
 
 impl Work {
+    /// A segment with requests to `port` (host order) is to be read from `at` to `end`.
+    #[inline(always)]
+    pub fn begin(&mut self, wanted: InspectedPort, port: u16, at: u32, end: u32) {
+        self.heads = 0;
+        self.first_interesting = 0;
+        self.head_end = 0;
+        self.interesting = 0;
+        self.needle.port = port;
+        self.names = wanted.names;
+        self.judged = wanted.lines;
+        self.judged_members = wanted.members;
+        self.at = at;
+        self.end = end;
+    }
+
+    /// From now on lines are looked at that say that no other request follows.
+    #[inline(always)]
+    pub fn look_for_close(&mut self) {
+        self.judged |= LineStarts::OF_CLOSING_REQUESTS.to_bits();
+        self.closes = 0;
+    }
+
+    /// All that was read is one request of no interest, to its end, and it says that no other follows.
+    #[inline(always)]
+    pub fn is_only_request(&self) -> bool {
+        self.closes != 0 && self.heads == 1 && self.interesting == 0 && self.request.is_at_start()
+    }
+
     /// Keeps what the caller knows while it has the payload read. Here the verifier does not follow it, and does not look at
     /// what comes then for each way that led there.
     #[inline(always)]
@@ -75,6 +107,19 @@ impl Work {
     pub fn notes(&self) -> u32 {
         // SAFETY: as above.
         unsafe { (&raw const self.notes).read_volatile() }
+    }
+
+    /// The segment was read before more was known of its connection. In here for the same reason.
+    #[inline(always)]
+    pub fn set_read(&mut self, is_read: bool) {
+        // SAFETY: as above.
+        unsafe { (&raw mut self.is_read).write_volatile(is_read as u32) };
+    }
+
+    #[inline(always)]
+    pub fn is_read(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (&raw const self.is_read).read_volatile() != 0 }
     }
 
     #[inline(always)]
@@ -189,8 +234,16 @@ pub fn clear<T: Copy>(scan: &mut T) {
 
 /// Reads requests up to `work.end`; false: there is more in them than may be read in a packet.
 #[inline(always)]
-pub fn read_requests(ctx: &TcContext, work: *mut Work) -> bool {
-    run(ctx, work, redirector_step_requests, request_step)
+pub fn read_requests(ctx: &TcContext) -> bool {
+    redirector_read_requests(ctx.skb.skb) != 0
+}
+
+/// Exported, and not inlined: it would take room on the stack from what else is called there.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn redirector_read_requests(packet: *mut __sk_buff) -> u32 {
+    let Some(work) = work() else { return 0 };
+    run(&TcContext::new(packet), work, redirector_step_requests, request_step) as u32
 }
 
 /// The same with responses.
@@ -351,6 +404,9 @@ pub extern "C" fn redirector_read_request_line() -> u32 {
     let work = unsafe { &mut *work };
     let needles = MapNeedles { needle: &raw mut work.needle, names: work.names };
     let (at, end) = rest_of_block(work);
+    if RequestScan::is_closing_line(&work.block, at, end) {
+        work.closes = 1;
+    }
     let mut next = work.request.skip_line(&work.block, at, end, MemberStarts::from_bits(work.judged_members));
     if next == at {
         next = work.request.read_line(&work.block, at, end, &needles);

@@ -55,6 +55,9 @@ fn what_a_live_request_costs() {
                 pod.door().watch(inspected, &names()).unwrap();
             });
             measure(port, what);
+            measure_new_connections(port, &format!("{what}, a new connection"), REQUEST);
+            let closing = REQUEST.replace("Cache-Control: no-cache", "Connection: close\r\nA: 0");
+            measure_new_connections(port, &format!("{what}, one that says that it closes"), &closing);
         }
     });
 }
@@ -75,21 +78,27 @@ fn answer() -> Vec<u8> {
 }
 
 fn measure(port: u16, what: &str) {
-    const REQUESTS: u32 = 500;
-    const BATCHES: usize = 60;
     let mut connection = ready(TcpStream::connect((POD, port)).unwrap());
     let mut read = answer();
-    let mut exchange = || {
-        for _ in 0..REQUESTS {
-            connection.write_all(REQUEST.as_bytes()).unwrap();
-            connection.read_exact(&mut read).unwrap();
-        }
+    let exchange = || {
+        connection.write_all(REQUEST.as_bytes()).unwrap();
+        connection.read_exact(&mut read).unwrap();
     };
-    exchange();
+    report(what, exchange);
+}
+
+fn report(what: &str, mut exchange: impl FnMut()) {
+    const REQUESTS: u32 = 500;
+    // Each connection takes a port of the client, which has 28,000.
+    const BATCHES: usize = 25;
     let mut costs: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for _ in 0..BATCHES {
+    for batch in 0..=BATCHES {
         let before = times();
-        exchange();
+        (0..REQUESTS).for_each(|_| exchange());
+        // The first one warms up.
+        if batch == 0 {
+            continue;
+        }
         for (name, time) in times() {
             costs.entry(name.clone()).or_default().push((time - before[&name]) as f64 / f64::from(REQUESTS));
         }
@@ -98,6 +107,18 @@ fn measure(port: u16, what: &str) {
         costs.sort_by(f64::total_cmp);
         println!("{what}, {name}: {:.0} ns a request, median {:.0}", costs[0], costs[BATCHES / 2]);
     }
+}
+
+/// The same with a connection for each request, which the client ends. The request is as long as [`REQUEST`].
+fn measure_new_connections(port: u16, what: &str, request: &str) {
+    assert_eq!(request.len(), REQUEST.len());
+    let mut read = answer();
+    let exchange = || {
+        let mut connection = ready(TcpStream::connect((POD, port)).unwrap());
+        connection.write_all(request.as_bytes()).unwrap();
+        connection.read_exact(&mut read).unwrap();
+    };
+    report(what, exchange);
 }
 
 /// Nanoseconds in this process's programs so far, by name.

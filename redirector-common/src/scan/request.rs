@@ -71,6 +71,19 @@ impl RequestScan {
         if next != at { next } else { self.0.skip_list(block, at, end, judged) }
     }
 
+    /// Where a header line begins: it is `Connection: close` as clients write it, in any case. (What is written in other ways is not seen:
+    /// one who waits for more requests waits in vain, no more.)
+    #[inline(always)]
+    pub fn is_closing_line(block: &Block, at: u32, end: u32) -> bool {
+        const LOWER: u64 = 0x2020_2020_2020_2020;
+        /// Of the second word, where a colon and a blank are.
+        const LETTERS: u64 = u64::from_le_bytes([0x20, 0x20, 0, 0, 0x20, 0x20, 0x20, 0x20]);
+        block.word(at) | LOWER == u64::from_le_bytes(*b"connecti")
+            && block.word(at + 8) | LETTERS == u64::from_le_bytes(*b"on: clos")
+            && block.byte(at + 16) | 0x20 == b'e'
+            && block.is_line_end(at + 17, end)
+    }
+
     /// The next byte is of a list whose members are looked at.
     #[inline(always)]
     pub fn is_in_list(&self) -> bool {
@@ -293,5 +306,36 @@ impl RequestScan {
             return NONE;
         }
         self.0.end_head(Body::AsDeclared)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_closing_line(line: &str, end: u32) -> bool {
+        let mut block = Block::filled(b'x');
+        block.bytes[1..=line.len()].copy_from_slice(line.as_bytes());
+        RequestScan::is_closing_line(&block, 1, 1 + end)
+    }
+
+    #[test]
+    fn a_line_is_closing_as_clients_write_it_in_any_case() {
+        for line in ["Connection: close\r\n", "connection: close\r\n", "CONNECTION: CLOSE\r\n"] {
+            assert!(is_closing_line(line, 19), "{line:?}");
+            // The rest has not come.
+            assert!(!is_closing_line(line, 18), "{line:?}");
+        }
+        for line in [
+            "Connection: keep-alive\r\n",
+            "Connection: close, te\r\n",
+            "Connection:\tclose\r\n",
+            "Connection\x1a close\r\n",
+            "Connection:\0close\r\n",
+            "Connections: clos\r\n",
+            "Connection: close\n\r",
+        ] {
+            assert!(!is_closing_line(line, line.len() as u32), "{line:?}");
+        }
     }
 }

@@ -14,6 +14,8 @@ impl LineStarts {
     /// The lines of a request that say where the next one begins, and in which protocol.
     pub const OF_REQUESTS: Self =
         Self::NONE.with(b"content-length").with(b"transfer-encoding").with(b"upgrade");
+    /// The line that says that it is the last one.
+    pub const OF_CLOSING_REQUESTS: Self = Self::NONE.with(b"connection");
 
     /// And those with this name, in lower case.
     #[must_use]

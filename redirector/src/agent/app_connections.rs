@@ -140,6 +140,8 @@ fn why_unseen(connection: &Established, view: &PortView) -> Option<Unseen> {
         None => match connection.traffic {
             // The program sees by itself that a connection is new.
             Some(Traffic { bytes_received: 0, segments_sent: 0, .. }) => None,
+            // It has seen what came since it inspects, and something would be known but of a request that says that no other follows.
+            Some(traffic) if was_asked(&traffic, inspected_for) => None,
             // An HTTP/1.x client would be covered. This one may be, or not.
             _ if view.server_speaks_http2 => Some(Unseen::Http2),
             Some(traffic) if was_idle(connection, &traffic, inspected_for) => None,
@@ -173,6 +175,12 @@ fn was_idle(connection: &Established, traffic: &Traffic, ago: Duration) -> bool 
         && traffic.segments_sent > 0
         && traffic.last_sent_ms <= traffic.last_received_ms
         && since_sent >= ago + QUIET
+}
+
+/// Since `ago`. (The kernel's clock is coarse.)
+fn was_asked(traffic: &Traffic, ago: Duration) -> bool {
+    const COARSE: Duration = Duration::from_millis(20);
+    traffic.bytes_received > 0 && Duration::from_millis(traffic.last_received_ms.into()) + COARSE < ago
 }
 
 fn bytes(address: SocketAddr) -> [u8; 16] {
@@ -279,6 +287,20 @@ mod tests {
         let http2 = PortView { server_speaks_http2: true, ..view(INSPECTED) };
         assert_eq!(why_unseen(&quiet_for(11_000), &http2), Some(Unseen::Http2));
         assert_eq!(idle(&[quiet_for(1000), quiet_for(999)]).count(), 1);
+    }
+
+    #[test]
+    fn one_of_which_nothing_is_kept_since_its_only_request_came_is_seen() {
+        let asked = |last_received_ms| {
+            let mut connection = connection();
+            connection.traffic.as_mut().unwrap().last_received_ms = last_received_ms;
+            connection
+        };
+        let http2 = PortView { server_speaks_http2: true, ..view(INSPECTED) };
+        assert_eq!(why_unseen(&asked(9000), &view(INSPECTED)), None);
+        assert_eq!(why_unseen(&asked(9000), &http2), None);
+        assert_eq!(why_unseen(&asked(10_000), &view(INSPECTED)), Some(Unseen::NotYet));
+        assert_eq!(why_unseen(&asked(9000), &view(PROXY)), Some(Unseen::Older));
     }
 
     #[test]
