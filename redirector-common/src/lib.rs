@@ -72,7 +72,7 @@ pub enum Counter {
     RawConnection = 15,
     /// A connection whose requests were lost sight of; they are found again at the next proven boundary.
     LostSight = 16,
-    /// Dropped, to see whether the app is done on a connection that is older than the inspection: see
+    /// Dropped, to see whether the app is done on a connection of which not all was seen: see
     /// [`Connection::LIKELY`].
     SilenceAwaited = 17,
     /// Passed on after that: the app was not done.

@@ -99,6 +99,9 @@ extern "C" fn redirector_request(packet: *mut __sk_buff, segment: *const Segment
                     count(Counter::Head);
                     return FOLLOWED;
                 }
+                if only::comes_again(segment, len, tcp) {
+                    return FOLLOWED;
+                }
                 connection = connection::known_from_now(socket);
                 if connection.is_null() {
                     return PASS;

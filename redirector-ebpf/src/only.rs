@@ -24,6 +24,17 @@ pub unsafe fn may_be(segment: &Segment, tcp: *mut TcpSock) -> bool {
     }
 }
 
+/// The app has all of the segment, and nothing is known of its connection.
+///
+/// # Safety
+/// As [`may_be`].
+#[inline(always)]
+pub unsafe fn comes_again(segment: &Segment, len: u32, tcp: *mut TcpSock) -> bool {
+    // SAFETY: guaranteed by the caller.
+    let rcv_nxt = unsafe { (*tcp).rcv_nxt };
+    (rcv_nxt.wrapping_sub(segment.seq.wrapping_add(len)) as i32) >= 0
+}
+
 /// Reads the segment. True: it has the connection's only request. Else [`Work`] knows whether it was read.
 #[inline(always)]
 pub fn is_only(
@@ -40,6 +51,7 @@ pub fn is_only(
     work.begin(wanted, port, payload.at, payload.at + payload.len);
     work.look_for_close();
     let finished = scanning::read_requests(ctx);
-    work.set_read(finished);
+    // What is odd in lines that are looked at for this alone does not count.
+    work.set_read(finished && !work.request.is_raw());
     finished && work.is_only_request()
 }

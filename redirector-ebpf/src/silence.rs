@@ -1,4 +1,4 @@
-//! Is the app done, on a connection that is older than the inspection?
+//! Is the app done, on a connection of which not all was seen: it is older than the inspection, say.
 //!
 //! A client that always has two requests on the way looks like one that waits for each answer, only that each answer is
 //! to the request before. The difference shows when the client has to wait: with a request of its own still on

@@ -140,8 +140,7 @@ fn why_unseen(connection: &Established, view: &PortView) -> Option<Unseen> {
         None => match connection.traffic {
             // The program sees by itself that a connection is new.
             Some(Traffic { bytes_received: 0, segments_sent: 0, .. }) => None,
-            // It has seen what came since it inspects, and something would be known but of a request that says that no other follows.
-            Some(traffic) if was_asked(&traffic, inspected_for) => None,
+            Some(traffic) if is_last_request(&traffic, inspected_for) => None,
             // An HTTP/1.x client would be covered. This one may be, or not.
             _ if view.server_speaks_http2 => Some(Unseen::Http2),
             Some(traffic) if was_idle(connection, &traffic, inspected_for) => None,
@@ -177,10 +176,15 @@ fn was_idle(connection: &Established, traffic: &Traffic, ago: Duration) -> bool 
         && since_sent >= ago + QUIET
 }
 
-/// Since `ago`. (The kernel's clock is coarse.)
-fn was_asked(traffic: &Traffic, ago: Duration) -> bool {
+/// Of one of which nothing is known, although something came since `ago`: a request came that says that no other follows, and is being
+/// answered. (An app that has answered it ends the connection; where it does not, the request came in some way in which it was not
+/// seen, such as in the SYN. The kernel's clock is coarse.)
+fn is_last_request(traffic: &Traffic, ago: Duration) -> bool {
     const COARSE: Duration = Duration::from_millis(20);
-    traffic.bytes_received > 0 && Duration::from_millis(traffic.last_received_ms.into()) + COARSE < ago
+    let [since_sent, since_received] =
+        [traffic.last_sent_ms, traffic.last_received_ms].map(|ms| Duration::from_millis(ms.into()));
+    let answered = traffic.segments_sent > 0 && since_sent <= since_received && since_sent >= QUIET;
+    traffic.bytes_received > 0 && since_received + COARSE < ago && !answered
 }
 
 fn bytes(address: SocketAddr) -> [u8; 16] {
@@ -290,17 +294,22 @@ mod tests {
     }
 
     #[test]
-    fn one_of_which_nothing_is_kept_since_its_only_request_came_is_seen() {
-        let asked = |last_received_ms| {
+    fn one_whose_last_request_is_being_answered_is_seen() {
+        let asked = |last_received_ms, last_sent_ms| {
             let mut connection = connection();
-            connection.traffic.as_mut().unwrap().last_received_ms = last_received_ms;
+            let traffic = connection.traffic.as_mut().unwrap();
+            (traffic.last_received_ms, traffic.last_sent_ms) = (last_received_ms, last_sent_ms);
             connection
         };
         let http2 = PortView { server_speaks_http2: true, ..view(INSPECTED) };
-        assert_eq!(why_unseen(&asked(9000), &view(INSPECTED)), None);
-        assert_eq!(why_unseen(&asked(9000), &http2), None);
-        assert_eq!(why_unseen(&asked(10_000), &view(INSPECTED)), Some(Unseen::NotYet));
-        assert_eq!(why_unseen(&asked(9000), &view(PROXY)), Some(Unseen::Older));
+        // Nothing was said yet, or it goes on.
+        for answered_ms in [20_000, 500] {
+            assert_eq!(why_unseen(&asked(9000, answered_ms), &view(INSPECTED)), None);
+            assert_eq!(why_unseen(&asked(9000, answered_ms), &http2), None);
+        }
+        assert_eq!(why_unseen(&asked(9000, 8000), &view(INSPECTED)), Some(Unseen::NotYet));
+        assert_eq!(why_unseen(&asked(10_000, 500), &view(INSPECTED)), Some(Unseen::NotYet));
+        assert_eq!(why_unseen(&asked(9000, 500), &view(PROXY)), Some(Unseen::Older));
     }
 
     #[test]

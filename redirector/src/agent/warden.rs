@@ -307,17 +307,19 @@ impl Warden {
 
     fn steer(&mut self, port: u16, steering: Steering) -> Result<(), PortError> {
         let Some(open) = self.ports.get_mut(&port) else { return Err(PortError::Gone) };
-        if steering.needles.is_empty() {
-            open.inspected = None;
-        } else if open.inspected.is_none() {
+        if open.inspected.is_none() && !steering.needles.is_empty() {
             match SockDiag::open().and_then(|diag| diag.established(port, None)) {
                 Ok(connections) => self.door.remember(idle(&connections)),
                 // Then their first request is the app's.
                 Err(error) => tracing::warn!(%error, port, "existing connections can't be listed"),
             }
-            open.inspected = Some(Instant::now());
         }
         self.door.watch(port, &steering.needles)?;
+        open.inspected = match open.inspected {
+            _ if steering.needles.is_empty() => None,
+            None => Some(Instant::now()),
+            since => since,
+        };
         open.assigned = steering.assigns(Spoken::of(&open.context.stats));
         self.door.assign(port, open.assigned)?;
         open.steering = steering;

@@ -9,7 +9,17 @@ use crate::vm::{accelerator::Accelerator, kernel::Kernel, staged::Staged};
 
 /// Tests of the kernel's side alone, in `redirector/tests`. `scenarios` are those of `tests/tests`.
 const EVERYWHERE: [&str; 3] = ["door", "redirect_rules", "target"];
-const INSPECTION: [&str; 4] = ["check", "inspection", "inspection_of_older", "inspection_segments"];
+const INSPECTION: [&str; 9] = [
+    "check",
+    "inspection",
+    "inspection_bad_wire",
+    "inspection_early_answers",
+    "inspection_of_older",
+    "inspection_only",
+    "inspection_parts",
+    "inspection_segments",
+    "scan_in_kernel",
+];
 
 /// Where the kernel matters most: attaching and detaching, failing open, the client's address, the states of a connection's life,
 /// and connections that are read, moved and ended.
