@@ -1,7 +1,7 @@
 //! The contexts that are looked for at a port, made ready once: what of them a request carries is asked for each that is
 //! remembered.
 
-use super::mark::Mark;
+use super::{mark::Mark, observation::cut};
 use crate::{
     context::{Condition, InterceptKey, Matcher},
     http1::RequestView,
@@ -72,16 +72,23 @@ impl Contexts {
         while carried.len() < MAX_CARRIED
             && let Some(key) = keys.next()
         {
-            carried.insert(Mark::of_key(&key));
+            carried.insert(self.mark_of(&key));
         }
         carried
+    }
+
+    /// Of those that are looked for it is known; there is no need to hash them for each request.
+    fn mark_of(&self, key: &InterceptKey) -> Mark {
+        let is_it = |condition: &Condition| matches!(condition, Condition::Key(sought) if sought == key);
+        let known = self.conditions.iter().find(|(_, condition)| is_it(condition));
+        known.map_or_else(|| Mark::of_key(key), |(mark, _)| mark.clone())
     }
 
     /// The headers by which context travels that the request has.
     #[must_use]
     pub fn headers_of(&self, request: &RequestView<'_>) -> BTreeSet<String> {
         let there = self.headers.iter().filter(|name| request.header_lines(name).next().is_some());
-        there.take(MAX_CARRIED).map(|name| name.chars().take(MAX_NAME).collect()).collect()
+        there.take(MAX_CARRIED).map(|name| cut(name, MAX_NAME)).collect()
     }
 }
 

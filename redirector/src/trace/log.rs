@@ -31,18 +31,18 @@ impl RequestLog {
     }
 
     /// Takes a moment, and never waits for anybody who is slow.
-    pub fn push(&self, observation: Observation) {
+    pub fn push(&self, observation: Arc<Observation>) {
         let is_developers = observation.is_developers();
-        let observation = Arc::new(observation);
         if let Some(exporter) = self.exporter.as_ref().filter(|_| is_developers) {
             exporter.export(&observation);
         }
         let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
         let ring = if is_developers { &mut rings.developers } else { &mut rings.live };
-        if ring.len() == REMEMBERED {
-            ring.pop_front();
-        }
+        let oldest = if ring.len() == REMEMBERED { ring.pop_front() } else { None };
         ring.push_back(observation);
+        drop(rings);
+        // Others need not wait for that.
+        drop(oldest);
     }
 
     /// Those who are told of requests have heard of all so far, or take too long.

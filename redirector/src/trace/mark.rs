@@ -3,11 +3,16 @@
 use crate::context::{Condition, InterceptKey};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+};
 
-/// Of an intercept's key, or of a condition on a header or a member. The first 8 bytes of a SHA-256, in hex.
+/// Of an intercept's key, or of a condition on a header or a member. The first 8 bytes of a SHA-256, in hex. Shared by the
+/// requests that carry it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Mark(String);
+#[serde(from = "String", into = "String")]
+pub struct Mark(Arc<str>);
 
 impl Mark {
     /// Keys are looked for in every request that is remembered.
@@ -47,7 +52,19 @@ impl Mark {
             // Writing to a string can't fail.
             let _ = write!(mark, "{byte:02x}");
         }
-        Self(mark)
+        Self(mark.into())
+    }
+}
+
+impl From<String> for Mark {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<Mark> for String {
+    fn from(mark: Mark) -> Self {
+        mark.0.as_ref().to_owned()
     }
 }
 

@@ -146,7 +146,7 @@ pub(super) fn method_of(method: &str) -> String {
     cut(method, MAX_METHOD)
 }
 
-fn cut(text: &str, most: usize) -> String {
+pub(super) fn cut(text: &str, most: usize) -> String {
     let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -10,8 +10,8 @@ use std::{sync::Arc, time::Instant};
 #[derive(Debug)]
 pub struct Recording {
     log: Arc<RequestLog>,
-    /// In a box, because most requests have none.
-    seen: Option<Box<Observation>>,
+    /// Shared by nobody before it is remembered, which it is as it lies there.
+    seen: Option<Arc<Observation>>,
     began: Instant,
 }
 
@@ -19,7 +19,7 @@ impl Recording {
     /// `seen` begins now.
     #[must_use]
     pub fn begin(log: &Arc<RequestLog>, seen: Observation) -> Self {
-        Self { log: Arc::clone(log), seen: Some(Box::new(seen)), began: Instant::now() }
+        Self { log: Arc::clone(log), seen: Some(Arc::new(seen)), began: Instant::now() }
     }
 
     /// Did the request meet what some intercept or observer looks for?
@@ -29,24 +29,31 @@ impl Recording {
     }
 
     pub fn took(&mut self, route: Taken) {
-        if let Some(seen) = &mut self.seen {
+        if let Some(seen) = self.seen() {
             seen.route = route;
         }
     }
 
     /// The head of the final answer came.
     pub fn answered(&mut self, status: u16) {
-        if let Some(seen) = &mut self.seen {
+        if let Some(seen) = self.seen() {
             seen.status = Some(status);
         }
+    }
+
+    fn seen(&mut self) -> Option<&mut Observation> {
+        Arc::get_mut(self.seen.as_mut()?)
     }
 }
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        if let Some(mut seen) = self.seen.take() {
-            seen.micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.log.push(*seen);
+        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if let Some(seen) = self.seen() {
+            seen.micros = micros;
+        }
+        if let Some(seen) = self.seen.take() {
+            self.log.push(seen);
         }
     }
 }
