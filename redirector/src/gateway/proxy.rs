@@ -70,6 +70,7 @@ impl Gateway {
         self: Arc<Self>,
         request: Request<Incoming>,
         connection: Connection,
+        place: Place,
     ) -> Response<Body> {
         let wants_websocket = upgrade::asked(&request);
         if let Some(page) = refused(&request, wants_websocket.is_some()) {
@@ -93,7 +94,7 @@ impl Gateway {
             }
         };
         match request {
-            Some(request) => self.forward(request, on_its_way, connection, wants_websocket).await,
+            Some(request) => self.forward(request, on_its_way, (connection, place), wants_websocket).await,
             None => answer_with(&Page::Failed),
         }
     }
@@ -102,11 +103,10 @@ impl Gateway {
         &self,
         mut request: Request<Incoming>,
         way: OnItsWay,
-        connection: Connection,
+        (connection, place): (Connection, Place),
         websocket: Option<upgrade::Asked>,
     ) -> Response<Body> {
         let visitor = websocket.map(|_| hyper::upgrade::on(&mut request));
-        let place = request.extensions_mut().remove::<Place>().filter(|_| websocket.is_some());
         let told = self.upstream.host(&way.asked, way.is_preview_host).into_owned();
         let scheme = self.scheme(connection);
         let (request, mut recording) = self.request_for_ingress(request, &way, connection, websocket);

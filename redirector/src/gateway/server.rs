@@ -45,8 +45,8 @@ const MAX_STREAMS: u32 = 256;
 /// Longest head. Bytes.
 const MAX_HEAD: u32 = 64 << 10;
 
-/// A connection's place among [`MAX_CONNECTIONS`]. Requests have it as an extension; what goes on when their connection is
-/// done, as a WebSocket of HTTP/1.1 does, keeps it.
+/// A connection's place among [`MAX_CONNECTIONS`]. What goes on when the connection is done, as a WebSocket of HTTP/1.1
+/// does, keeps it.
 #[derive(Clone)]
 pub struct Place(#[expect(dead_code, reason = "it is held")] Arc<OwnedSemaphorePermit>);
 
@@ -109,11 +109,10 @@ async fn converse(
     place: Place,
 ) {
     let has_asked = AtomicBool::new(false);
-    let service = service_fn(|mut request: Request<Incoming>| {
+    let service = service_fn(|request: Request<Incoming>| {
         has_asked.store(true, Ordering::Relaxed);
-        request.extensions_mut().insert(place.clone());
-        let gateway = Arc::clone(&gateway);
-        async move { Ok::<_, Infallible>(gateway.answer(request, connection).await) }
+        let (gateway, place) = (Arc::clone(&gateway), place.clone());
+        async move { Ok::<_, Infallible>(gateway.answer(request, connection, place).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder
