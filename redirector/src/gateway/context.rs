@@ -3,7 +3,7 @@
 use crate::context::{Condition, InterceptKey, Matcher, is_common_header};
 use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode;
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 /// Header fields that a request gets, and members of its `baggage` and `tracestate`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl ContextNames {
             tracestate: own(InterceptKey::MEMBER),
         };
         for context in contexts {
-            names.headers.extend(context.headers.iter().map(|(name, _)| folded(name.as_str())));
+            names.headers.extend(context.headers.iter().map(|(name, _)| folded(name.as_str()).into_owned()));
             names.baggage.extend(context.baggage.iter().map(|member| member.key.clone()));
             names.tracestate.extend(context.tracestate.iter().map(|member| member.key.clone()));
         }
@@ -130,7 +130,7 @@ impl ContextNames {
     /// Also one that a server may take for it: CGI and what followed it can't tell `-` from `_`.
     #[must_use]
     pub fn has_header(&self, name: &str) -> bool {
-        self.headers.contains(&folded(name))
+        self.headers.contains(&*folded(name))
     }
 
     /// The key of a baggage member as it travels, compared as it is and percent-decoded.
@@ -149,9 +149,13 @@ impl ContextNames {
 
 /// In lower case, with `-` for whatever is neither letter nor digit.
 #[must_use]
-pub fn folded(name: &str) -> String {
+pub fn folded(name: &str) -> Cow<'_, str> {
     let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
-    name.bytes().map(|byte| char::from(fold(byte))).collect()
+    // Nearly all are, and every name of every request is asked about.
+    if name.bytes().all(|byte| fold(byte) == byte) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(name.bytes().map(|byte| char::from(fold(byte))).collect())
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ pub fn remove_cookies(headers: &mut HeaderMap) {
 
 /// One line of all: HTTP/2 may have one for each cookie, HTTP/1.1 may not (RFC 9113 §8.2.3).
 pub fn join_cookies(headers: &mut HeaderMap) {
-    let lines: Vec<Vec<u8>> = headers.get_all(COOKIE).iter().map(|line| line.as_bytes().to_vec()).collect();
+    let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if lines.len() > 1
         && let Ok(value) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
     {

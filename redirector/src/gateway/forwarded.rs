@@ -75,16 +75,14 @@ pub fn set_forwarded(headers: &mut HeaderMap, seen: Seen<'_>, trusted: &TrustedP
             headers.remove(name);
         }
     }
-    let node = match peer {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
+    let client = peer.to_string();
+    let node = if peer.is_ipv6() { format!("\"[{client}]\"") } else { client.clone() };
     let element = format!("for={node};host={};proto={}", quoted(seen.host), seen.scheme);
-    append(headers, FORWARDED, &element);
-    append(headers, X_FORWARDED_FOR, &peer.to_string());
+    append(headers, FORWARDED, element);
+    append(headers, X_FORWARDED_FOR, client);
     let port = port(seen);
     for (name, value) in
-        [(X_FORWARDED_HOST, seen.host), (X_FORWARDED_PROTO, seen.scheme), (X_FORWARDED_PORT, &port)]
+        [(X_FORWARDED_HOST, seen.host), (X_FORWARDED_PROTO, seen.scheme), (X_FORWARDED_PORT, port)]
     {
         if !headers.contains_key(&name)
             && let Ok(value) = HeaderValue::from_str(value)
@@ -98,15 +96,14 @@ pub fn set_forwarded(headers: &mut HeaderMap, seen: Seen<'_>, trusted: &TrustedP
 fn is_claim(name: &str) -> bool {
     let name = super::context::folded(name);
     name.starts_with("x-forwarded-")
-        || ["forwarded", "x-real-ip", "x-client-ip", "true-client-ip"].contains(&name.as_str())
+        || ["forwarded", "x-real-ip", "x-client-ip", "true-client-ip"].contains(&&*name)
 }
 
 /// The list as one line, with one element more.
-fn append(headers: &mut HeaderMap, name: HeaderName, element: &str) {
-    let mut list: Vec<String> =
-        headers.get_all(&name).iter().filter_map(|line| line.to_str().ok()).map(str::to_owned).collect();
-    list.push(element.to_owned());
-    if let Ok(value) = HeaderValue::from_str(&list.join(", ")) {
+fn append(headers: &mut HeaderMap, name: HeaderName, element: String) {
+    let lines = headers.get_all(&name).iter().filter_map(|line| line.to_str().ok());
+    let list: Vec<&str> = lines.chain([element.as_str()]).collect();
+    if let Ok(value) = HeaderValue::try_from(list.join(", ")) {
         headers.insert(name, value);
     }
 }
@@ -116,9 +113,9 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-fn port(seen: Seen<'_>) -> String {
+fn port(seen: Seen<'_>) -> &str {
     let given = seen.host.rsplit_once(':').map(|(_, port)| port).filter(|port| port.parse::<u16>().is_ok());
-    given.unwrap_or(if seen.scheme == "https" { "443" } else { "80" }).to_owned()
+    given.unwrap_or(if seen.scheme == "https" { "443" } else { "80" })
 }
 
 #[cfg(test)]

@@ -60,9 +60,9 @@ fn is_traced(headers: &HeaderMap) -> bool {
 /// Ours first: whoever cuts the list at its limits (64 members, 8192 bytes) cuts at its end. The others follow as they
 /// are, in their order.
 fn merge_baggage(headers: &mut HeaderMap, ours: &[Member]) {
-    let mut list: Vec<&[u8]> = ours.iter().map(|member| member.text.as_bytes()).collect();
-    let others: Vec<Vec<u8>> = members(headers, &BAGGAGE);
-    list.extend(others.iter().map(Vec::as_slice).filter(|member| !member.is_empty()));
+    let ours = ours.iter().map(|member| member.text.as_bytes());
+    let others = members(headers, &BAGGAGE).filter(|member| !member.is_empty());
+    let list: Vec<&[u8]> = ours.chain(others).collect();
     if let Ok(value) = HeaderValue::from_bytes(&list.join(&b","[..])) {
         headers.insert(BAGGAGE, value);
     }
@@ -72,10 +72,10 @@ fn merge_baggage(headers: &mut HeaderMap, ours: &[Member]) {
 /// duplicate would make strict readers drop the whole list, and ours with it: it goes. So does what is too much, from
 /// the right.
 fn merge_tracestate(headers: &mut HeaderMap, ours: &[Member]) {
-    let mut list: Vec<Vec<u8>> = ours.iter().map(|member| member.text.clone().into_bytes()).collect();
+    let mut list: Vec<&[u8]> = ours.iter().map(|member| member.text.as_bytes()).collect();
     for member in members(headers, &TRACESTATE) {
-        let known = list.iter().any(|other| tracestate_key(other) == tracestate_key(&member));
-        if list.len() < MAX_TRACESTATE && !known && is_tracestate_member(&member) {
+        let known = list.iter().any(|other| tracestate_key(other) == tracestate_key(member));
+        if list.len() < MAX_TRACESTATE && !known && is_tracestate_member(member) {
             list.push(member);
         }
     }
@@ -91,10 +91,10 @@ fn is_tracestate_member(member: &[u8]) -> bool {
 
 /// Takes the members away that are `ours`. A line without any stays as it came; one with no others goes.
 fn strip_list(headers: &mut HeaderMap, name: &HeaderName, ours: impl Fn(&[u8]) -> bool) {
-    let lines: Vec<HeaderValue> = headers.get_all(name).iter().cloned().collect();
-    if !lines.iter().any(|line| split(line).any(&ours)) {
+    if !members(headers, name).any(&ours) {
         return;
     }
+    let lines: Vec<HeaderValue> = headers.get_all(name).iter().cloned().collect();
     headers.remove(name);
     for line in lines {
         let others: Vec<&[u8]> = split(&line).filter(|member| !ours(member)).collect();
@@ -110,12 +110,8 @@ fn strip_list(headers: &mut HeaderMap, name: &HeaderName, ours: impl Fn(&[u8]) -
 }
 
 /// All members of a list that spans several lines.
-fn members(headers: &HeaderMap, name: &HeaderName) -> Vec<Vec<u8>> {
-    headers
-        .get_all(name)
-        .iter()
-        .flat_map(|line| split(line).map(<[u8]>::to_vec).collect::<Vec<_>>())
-        .collect()
+fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    headers.get_all(name).iter().flat_map(split)
 }
 
 fn split(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {

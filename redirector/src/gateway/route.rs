@@ -99,8 +99,8 @@ pub fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, HostError>
 /// In lower case, without port and without the dot at the end of a full name.
 #[must_use]
 pub fn host_name(authority: &Authority) -> String {
-    let host = authority.host().to_ascii_lowercase();
-    host.strip_suffix('.').map_or_else(|| host.clone(), str::to_owned)
+    let host = authority.host();
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
 #[cfg(test)]
