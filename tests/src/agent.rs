@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{
+    frozen_threads::FrozenThreads,
     lab::{Host, Lab},
     log::Log,
     process::Process,
@@ -232,6 +233,14 @@ impl Agent {
     pub fn kill(mut self) {
         self.process.signal(Signal::SIGKILL);
         self.process.wait();
+    }
+
+    /// The same, without its threads doing a step more.
+    pub fn kill_frozen(self, threads: FrozenThreads) {
+        self.process.signal(Signal::SIGKILL);
+        // A process is not gone before those who trace its threads let go of them.
+        drop(threads);
+        self.kill();
     }
 
     /// Ends it with SIGTERM or SIGINT and gives its exit status.

@@ -1,10 +1,12 @@
 //! Whatever happens to the agent, new connections are answered; and when it is back, so is the developer.
 
-use lab::{Agent, Lab, eventually};
+use lab::{Agent, Family, FrozenThreads, Lab, datapaths, eventually};
 use nix::sys::signal::Signal;
 
+use crate::parking::{ask, connect};
 use crate::scene::{
-    ALICE, PORT, Route, Scene, assert_routing, eventually_answers, for_alice, in_lab, served_by, who_answers,
+    ALICE, PORT, Route, Scene, assert_routing, eventually_answers, for_alice, in_lab, intercepted_by,
+    served_by, who_answers,
 };
 
 #[test]
@@ -59,6 +61,44 @@ fn an_agent_that_hangs_does_not_hold_up_the_app() {
         eventually_answers(lab, ALICE, "alice");
         assert_routing(lab);
     });
+}
+
+/// As in a deadlock, of which the rest of the agent knows nothing.
+#[test]
+fn an_agent_with_a_thread_that_hangs_does_not_hold_up_the_app() {
+    for (datapath, threads) in
+        [("proxy", &["heart", "worker"][..]), ("inspect", &["heart", "parker", "worker"])]
+    {
+        if datapaths(&[datapath]).is_empty() {
+            continue;
+        }
+        intercepted_by(datapath, |scene| {
+            for thread in threads {
+                hangs(scene, datapath, thread);
+            }
+        });
+    }
+}
+
+fn hangs(scene: &Scene<'_>, datapath: &str, thread: &str) {
+    let lab = scene.lab;
+    let mut live = connect(lab, Family::V4);
+    ask(&mut live, false);
+    let frozen = FrozenThreads::of(scene.agent.pid(), thread);
+    for header in [Route::Live.header(), ALICE] {
+        eventually_answers(lab, header, "app");
+    }
+    for _ in 0..20 {
+        assert_eq!(who_answers(lab, ALICE), "app", "{datapath} {thread}");
+    }
+    // Through the agent it has an end there.
+    if datapath == "inspect" {
+        ask(&mut live, false);
+    }
+    drop(frozen);
+    eventually_answers(lab, ALICE, "alice");
+    assert_routing(lab);
+    ask(&mut live, false);
 }
 
 #[test]

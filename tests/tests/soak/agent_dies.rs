@@ -11,15 +11,10 @@ use lab::{Agent, Family, Lab, Software, eventually};
 
 use crate::{
     exchange::{By, Whose, connect, try_ask},
-    live_load::{Client, with_live_load},
+    live_load::{A_RETRANSMISSION, Client, with_live_load},
     scale::{Scale, seed},
     scene::{LOCAL, PORT, alice, alone_in_lab},
 };
-
-/// No request without the context waits for longer. A segment that is held when the agent stops passes when the client
-/// sends it again: Linux does so after 200 ms (`TCP_RTO_MIN`), and 400 ms after that if it had to do it twice. One that was
-/// lost three times would wait for 1.4 s. The rest is for a machine that is busy.
-const A_RETRANSMISSION: Duration = Duration::from_millis(1300);
 
 const LOAD: [Client; 5] = [Client::Keeps, Client::Keeps, Client::Reconnects, Client::Halves, Client::Halves];
 

@@ -13,6 +13,11 @@ use lab::{Connection, Family, Lab};
 
 use crate::exchange::{By, Number, Whose, answer, connect};
 
+/// No request without the context waits for longer. A segment that is held when the agent stops passes when the client
+/// sends it again: Linux does so after 200 ms (`TCP_RTO_MIN`), and 400 ms after that if it had to do it twice. One that was
+/// lost three times would wait for 1.4 s. The rest is for a machine that is busy.
+pub const A_RETRANSMISSION: Duration = Duration::from_millis(1300);
+
 /// How a client of the load asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {

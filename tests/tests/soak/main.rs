@@ -8,5 +8,6 @@ mod scale;
 mod scene;
 
 mod agent_dies;
+mod agent_dies_at_each_step;
 mod bad_wire;
 mod every_answer;

@@ -13,13 +13,22 @@ pub struct Scale {
     pub intercepts: usize,
     /// How often the agent is killed or stopped.
     pub deaths: usize,
+    /// From one step of a move at which the agent stops to the next.
+    pub steps_between: usize,
     /// Requests on the bad wire.
     pub requests: usize,
 }
 
-const SMALL: Scale = Scale { fresh: 500, long_lived: 100, intercepts: 2, deaths: 10, requests: 5_000 };
-const FULL: Scale =
-    Scale { fresh: 10_000, long_lived: 1_000, intercepts: 10, deaths: 200, requests: 100_000 };
+const SMALL: Scale =
+    Scale { fresh: 500, long_lived: 100, intercepts: 2, deaths: 10, steps_between: 12, requests: 5_000 };
+const FULL: Scale = Scale {
+    fresh: 10_000,
+    long_lived: 1_000,
+    intercepts: 10,
+    deaths: 200,
+    steps_between: 1,
+    requests: 100_000,
+};
 
 impl Scale {
     /// `$REDIRECTOR_SOAK` is `full` in `cargo xtask soak`.
