@@ -24,7 +24,7 @@ use core::{
 };
 use redirector_common::{Connection, scan::BLOCK, word_at};
 
-use crate::{follow::Payload, packet::Segment, scanning, unread};
+use crate::{follow::Payload, packet::Segment, scanning, unread, work::work};
 
 /// From the first byte that is missing. More no app has room for, as a rule.
 const FARTHEST: u32 = 1 << 20;
@@ -87,7 +87,7 @@ struct Part {
     at: u64,
 }
 
-/// What [`read_step`] works on, beside [`scanning::Work`].
+/// What [`read_step`] works on, beside [`Work`](crate::work::Work).
 #[repr(C)]
 struct Reading {
     packet: *mut __sk_buff,
@@ -234,7 +234,7 @@ pub unsafe fn read(ctx: &TcContext, origin: u32, socket: *mut bpf_sock) -> bool 
         )
     };
     // SAFETY: this processor's alone while the program runs.
-    scanning::work().is_some_and(|work| unsafe { (*work).has_read_block() })
+    work().is_some_and(|work| unsafe { (*work).has_read_block() })
 }
 
 /// Frees the copies.
@@ -285,7 +285,7 @@ unsafe fn storage(socket: *mut bpf_sock, flags: u64) -> *mut Early {
 /// Reads a block, or looks for the next. 0: go on.
 #[inline(never)]
 unsafe extern "C" fn read_step(_: u32, reading: *mut c_void) -> i64 {
-    let Some(work) = scanning::work() else { return 1 };
+    let Some(work) = work() else { return 1 };
     let reading = reading.cast::<Reading>();
     // SAFETY: the context is a `Reading`, and `work` is this processor's alone.
     unsafe {
@@ -300,7 +300,7 @@ unsafe extern "C" fn read_step(_: u32, reading: *mut c_void) -> i64 {
 /// Looks whether the part at hand is the one that goes on. 0: go on. (Apart, so that there is room on the stack.)
 #[inline(never)]
 fn find_block(reading: &mut Reading) -> i64 {
-    let Some(work) = scanning::work() else { return 1 };
+    let Some(work) = work() else { return 1 };
     // SAFETY: this processor's alone while the program runs; the storage is valid.
     let (work, early, origin) = unsafe { (&mut *work, &mut *reading.early, reading.origin as u32) };
     let cursor = black_box(early.cursor);

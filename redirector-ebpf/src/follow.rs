@@ -26,6 +26,7 @@ use crate::{
     scanning,
     sight::leave_alone,
     sockets::{self, TCP_ESTABLISHED, TCP_NEW_SYN_RECV},
+    work::work,
 };
 
 /// `bpf_tcp_sock.ecn_flags`
@@ -91,7 +92,7 @@ extern "C" fn redirector_request(packet: *mut __sk_buff, segment: *const Segment
             if tcp.is_null() {
                 return PASS;
             }
-            let Some(work) = scanning::work() else { return PASS };
+            let Some(work) = work() else { return PASS };
             (*work).set_read(false);
             let mut connection = connection::known(socket);
             if connection.is_null() {
@@ -174,7 +175,7 @@ fn read_request(
 ) -> Seen {
     // SAFETY: the caller has a reference to the socket.
     let app = unsafe { AppEnd { rcv_nxt: (*tcp).rcv_nxt, snd_nxt: (*tcp).snd_nxt } };
-    let Some(work) = scanning::work() else { return FOLLOWED };
+    let Some(work) = work() else { return FOLLOWED };
     // SAFETY: this processor's alone while the program runs.
     let work = unsafe { &mut *work };
     let mut place = Place::NEW;

@@ -10,9 +10,10 @@ use crate::{
     follow::{FOLLOWED, HELD, Payload, Seen},
     hold::{self, hold},
     packet::{Segment, TCP_URG},
-    scanning::{self, Work},
+    scanning,
     sight::{give_up, leave_alone, lose_sight, note_known},
     silence,
+    work::Work,
 };
 
 /// Of a segment: it begins where a request is due;

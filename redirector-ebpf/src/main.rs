@@ -33,6 +33,7 @@ mod icmp;
 mod inspected_ports;
 mod join;
 mod judge;
+mod needles;
 mod only;
 mod opening;
 mod packet;
@@ -47,6 +48,7 @@ mod sight;
 mod silence;
 mod sockets;
 mod unread;
+mod work;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},

@@ -7,7 +7,8 @@ use redirector_common::InspectedPort;
 use crate::{
     follow::Payload,
     packet::{Segment, TCP_URG},
-    scanning::{self, Work},
+    scanning,
+    work::Work,
 };
 
 /// The segment is the first one on a connection of which nothing is known.

@@ -10,7 +10,7 @@ use redirector_common::{
     scan::{LineStarts, RequestScan, ResponseScan},
 };
 
-use crate::scanning;
+use crate::{scanning, work::work};
 
 /// [`LineStarts`] of more lines of requests to look at, and [`MemberStarts`] of the members of lists.
 #[map]
@@ -21,7 +21,7 @@ static STARTS: Array<u64> = Array::with_max_entries(2, 0);
 pub fn redirector_rehearse(ctx: TcContext) -> i32 {
     const ETHERNET: u32 = 14;
     let Ok(mode) = ctx.load::<u8>(0) else { return 0 };
-    let Some(work) = scanning::work() else { return 0 };
+    let Some(work) = work() else { return 0 };
     // SAFETY: this processor's alone while the program runs.
     let work = unsafe { &mut *work };
     work.at = ETHERNET;

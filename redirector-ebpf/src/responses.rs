@@ -10,6 +10,7 @@ use crate::{
     packet::{self, Segment, TCP_FIN, TCP_RST, TCP_SYN},
     scanning,
     sight::leave_alone,
+    work::work,
 };
 
 /// A segment from the app. True: the connection is held, drop it.
@@ -79,7 +80,7 @@ fn read_response(ctx: &TcContext, segment: &Segment, tuple: &Tuple, connection: 
     if connection.response.is_at_start() {
         connection.response_ack = segment.ack;
     }
-    let Some(work) = scanning::work() else { return false };
+    let Some(work) = work() else { return false };
     // SAFETY: this processor's alone while the program runs.
     let work = unsafe { &mut *work };
     scanning::copy(&connection.response, &mut work.response);

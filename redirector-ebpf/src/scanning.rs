@@ -1,201 +1,16 @@
 //! Runs a scanner over the payload of a packet, a block at a time (`bpf_loop`, kernel 5.17).
 
-use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::generated::{bpf_loop, bpf_skb_load_bytes},
-    macros::map,
-    maps::{HashMap, PerCpuArray},
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop, programs::TcContext};
 use core::{ffi::c_void, hint::black_box};
-use redirector_common::{
-    InspectedPort, Needle, name_bit,
-    scan::{BLOCK, Block, END, Event, HEAD, LineStarts, MemberStarts, Needles, RequestScan, ResponseScan},
+use redirector_common::scan::{BLOCK, LineStarts, MemberStarts, RequestScan};
+
+use crate::{
+    needles::MapNeedles,
+    work::{Work, work},
 };
-
-/// See [`Needle`]; only presence counts.
-#[map]
-static NEEDLES: HashMap<Needle, u32> = HashMap::with_max_entries(4096, 1);
-
-#[map]
-static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
 /// Turns of a scan in a packet of 64 KiB: blocks, names, values, bodies. More is given up.
 pub const MAX_STEPS: u32 = 16_384;
-
-/// What a scan works on: in a map, because the verifier does not follow what is in there.
-///
-/// What is set to zero for each packet is not side by side: the compiler makes a call of that, which goes byte by byte.
-#[repr(C)]
-pub struct Work {
-    pub request: RequestScan,
-    pub response: ResponseScan,
-    /// As in `Connection`.
-    pub head_requests: u64,
-    /// Heads that ended in this packet.
-    pub heads: u32,
-    /// As in `Connection`.
-    pub requests: u32,
-    /// Where the last of the heads ended, counted as `at` is.
-    pub head_end: u32,
-    pub responses: u32,
-    /// Was the first of the heads interesting?
-    pub first_interesting: u32,
-    /// What is looked for: here, because the stack has no room for it.
-    pub needle: Needle,
-    /// How many were?
-    pub interesting: u32,
-    /// One of those that were judged said that no other follows.
-    closes: u32,
-    /// See [`Work::set_read`].
-    is_read: u32,
-    /// See [`name_bit`].
-    pub names: u32,
-    /// [`LineStarts`] of the lines of a request to look at.
-    pub judged: u64,
-    /// [`MemberStarts`] of the members of lists to look at.
-    pub judged_members: u32,
-    /// See [`Work::note`].
-    notes: u32,
-    /// The next byte, counted from the start of the packet, and the end of the payload.
-    pub at: u32,
-    pub end: u32,
-    /// What of `block` is to be read.
-    block_at: u32,
-    block_end: u32,
-    block: Block,
-}
-
-impl Work {
-    /// A segment with requests to `port` (host order) is to be read from `at` to `end`.
-    #[inline(always)]
-    pub fn begin(&mut self, wanted: InspectedPort, port: u16, at: u32, end: u32) {
-        self.heads = 0;
-        self.first_interesting = 0;
-        self.head_end = 0;
-        self.interesting = 0;
-        self.needle.port = port;
-        self.names = wanted.names;
-        self.judged = wanted.lines;
-        self.judged_members = wanted.members;
-        self.at = at;
-        self.end = end;
-    }
-
-    /// From now on lines are looked at that say that no other request follows.
-    #[inline(always)]
-    pub fn look_for_close(&mut self) {
-        self.judged |= LineStarts::OF_CLOSING_REQUESTS.to_bits();
-        self.closes = 0;
-    }
-
-    /// All that was read is one request of no interest, to its end, and it says that no other follows.
-    #[inline(always)]
-    pub fn is_only_request(&self) -> bool {
-        self.closes != 0 && self.heads == 1 && self.interesting == 0 && self.request.is_at_start()
-    }
-
-    /// Keeps what the caller knows while it has the payload read. Here the verifier does not follow it, and does not look at
-    /// what comes then for each way that led there.
-    #[inline(always)]
-    pub fn note(&mut self, notes: u32) {
-        // SAFETY: it is a field of this.
-        unsafe { (&raw mut self.notes).write_volatile(notes) };
-    }
-
-    #[inline(always)]
-    pub fn notes(&self) -> u32 {
-        // SAFETY: as above.
-        unsafe { (&raw const self.notes).read_volatile() }
-    }
-
-    /// The segment was read before more was known of its connection. In here for the same reason.
-    #[inline(always)]
-    pub fn set_read(&mut self, is_read: bool) {
-        // SAFETY: as above.
-        unsafe { (&raw mut self.is_read).write_volatile(is_read as u32) };
-    }
-
-    #[inline(always)]
-    pub fn is_read(&self) -> bool {
-        // SAFETY: as above.
-        unsafe { (&raw const self.is_read).read_volatile() != 0 }
-    }
-
-    #[inline(always)]
-    pub fn has_read_block(&self) -> bool {
-        let (at, end) = rest_of_block(self);
-        at >= end
-    }
-
-    /// What was read of the block up to `next` ended a head, if `event` says so.
-    #[inline(always)]
-    fn count_request(&mut self, next: u32, event: Event) {
-        if event & HEAD == 0 {
-            return;
-        }
-        let interesting = self.request.is_interesting() as u32;
-        if self.heads == 0 {
-            self.first_interesting = interesting;
-        }
-        self.heads += 1;
-        self.head_end = self.at.wrapping_sub(self.block_end.wrapping_sub(next));
-        self.interesting += interesting;
-        let bit = 1 << (self.requests & 63);
-        if self.request.is_head_request() {
-            self.head_requests |= bit;
-        } else {
-            self.head_requests &= !bit;
-        }
-        self.requests = self.requests.wrapping_add(1);
-    }
-
-    #[inline(always)]
-    fn count_response(&mut self, event: Event) {
-        self.responses = self.responses.wrapping_add((event & END != 0) as u32);
-    }
-
-    /// So many of the next bytes need not be read: that is all of the block.
-    #[inline(always)]
-    fn is_left(&self, skippable: u32) -> bool {
-        let (at, end) = rest_of_block(self);
-        skippable >= end.saturating_sub(at)
-    }
-
-    /// So many of the next bytes need not be read. Leaves the block if that is all of it, and says how many are there then.
-    #[inline(always)]
-    fn leave_block(&mut self, skippable: u32) -> u32 {
-        let (at, end) = rest_of_block(self);
-        let rest = end.saturating_sub(at);
-        if skippable < rest {
-            return 0;
-        }
-        self.at = self.at.wrapping_sub(rest);
-        self.block_at = end;
-        let left = self.end.saturating_sub(self.at);
-        if skippable < left { skippable } else { left }
-    }
-
-    #[inline(always)]
-    fn is_answer_to_head(&self) -> bool {
-        (self.head_requests >> (self.responses & 63)) & 1 != 0
-    }
-
-    /// The block, to be filled.
-    #[inline(always)]
-    pub fn block_words(&mut self) -> *mut u64 {
-        self.block.bytes.as_mut_ptr().cast()
-    }
-
-    /// So many bytes of what is in the block now follow what was read.
-    #[inline(always)]
-    pub fn begin_block(&mut self, len: u32) {
-        self.block_at = 0;
-        self.block_end = len;
-        self.at = self.end + len;
-        self.end = self.at;
-    }
-}
 
 /// Parts of messages that are read before a step ends.
 const TURNS: u32 = 20;
@@ -203,11 +18,6 @@ const TURNS: u32 = 20;
 const PARTS: u32 = 8;
 /// Heads of most responses fit into so many bytes; what follows them need not be copied.
 const RESPONSE_BLOCK: u32 = 512;
-
-#[inline(always)]
-pub fn work() -> Option<*mut Work> {
-    WORK.get_ptr_mut(0)
-}
 
 /// Assigns by words: the compiler makes a loop over bytes of what it can't tell apart.
 #[inline(always)]
@@ -294,18 +104,18 @@ pub extern "C" fn redirector_step_requests(packet: *mut __sk_buff) -> u32 {
     let work = unsafe { &mut *work };
     if work.block_at >= work.block_end {
         skip_of_request(work);
-        if !load_block(packet, work, BLOCK as u32) {
+        if !work.load_block(packet, BLOCK as u32) {
             return 1;
         }
     }
     if work.request.is_at_start() {
-        let (at, end) = rest_of_block(work);
+        let (at, end) = work.rest_of_block();
         work.block_at = work.request.read_start_line(&work.block, at, end);
     }
     let mut turns = 0;
     while turns < TURNS {
         turns += 1;
-        let (at, end) = rest_of_block(work);
+        let (at, end) = work.rest_of_block();
         if at >= end {
             break;
         }
@@ -334,18 +144,18 @@ pub extern "C" fn redirector_step_responses(packet: *mut __sk_buff) -> u32 {
     let work = unsafe { &mut *work };
     if work.block_at >= work.block_end {
         skip_of_response(work);
-        if !load_block(packet, work, RESPONSE_BLOCK) {
+        if !work.load_block(packet, RESPONSE_BLOCK) {
             return 1;
         }
     }
     if work.response.is_at_start() {
-        let (at, end) = rest_of_block(work);
+        let (at, end) = work.rest_of_block();
         work.block_at = work.response.read_status_line(&work.block, at, end);
     }
     let mut turns = 0;
     while turns < TURNS {
         turns += 1;
-        let (at, end) = rest_of_block(work);
+        let (at, end) = work.rest_of_block();
         if at >= end {
             break;
         }
@@ -372,7 +182,7 @@ pub extern "C" fn redirector_skip_request_lines() -> u32 {
     let Some(work) = work() else { return 1 };
     // SAFETY: as above.
     let work = unsafe { &mut *work };
-    let (at, end) = rest_of_block(work);
+    let (at, end) = work.rest_of_block();
     let lines_end = work.request.skip_lines(&work.block, at, end, LineStarts::from_bits(work.judged));
     let (next, event) = work.request.read_end(&work.block, lines_end, end);
     work.count_request(next, event);
@@ -387,7 +197,7 @@ pub extern "C" fn redirector_skip_response_lines() -> u32 {
     let Some(work) = work() else { return 1 };
     // SAFETY: as above.
     let work = unsafe { &mut *work };
-    let (at, end) = rest_of_block(work);
+    let (at, end) = work.rest_of_block();
     let lines_end = work.response.skip_lines(&work.block, at, end);
     let (next, event) = work.response.read_end(&work.block, lines_end, end, work.is_answer_to_head());
     work.count_response(event);
@@ -403,7 +213,7 @@ pub extern "C" fn redirector_read_request_line() -> u32 {
     // SAFETY: as above.
     let work = unsafe { &mut *work };
     let needles = MapNeedles { needle: &raw mut work.needle, names: work.names };
-    let (at, end) = rest_of_block(work);
+    let (at, end) = work.rest_of_block();
     if RequestScan::is_closing_line(&work.block, at, end) {
         work.closes = 1;
     }
@@ -425,7 +235,7 @@ pub extern "C" fn redirector_read_members() -> u32 {
     let needles = MapNeedles { needle: &raw mut work.needle, names: work.names };
     let mut parts = 0;
     while parts < PARTS {
-        let (at, end) = rest_of_block(work);
+        let (at, end) = work.rest_of_block();
         if at >= end || !work.request.is_in_list() {
             break;
         }
@@ -446,7 +256,7 @@ pub extern "C" fn redirector_read_response_line() -> u32 {
     let Some(work) = work() else { return 0 };
     // SAFETY: as above.
     let work = unsafe { &mut *work };
-    let (at, end) = rest_of_block(work);
+    let (at, end) = work.rest_of_block();
     let mut next = work.response.skip_line(&work.block, at, end);
     if next == at {
         next = work.response.read_line(&work.block, at, end);
@@ -501,67 +311,5 @@ fn skip_of_response(work: &mut Work) {
         let event = work.response.skip(bytes);
         work.count_response(event);
         work.at += bytes;
-    }
-}
-
-/// Out of memory, so that the verifier knows nothing of them, and does not follow each way that led here.
-#[inline(always)]
-fn rest_of_block(work: &Work) -> (u32, u32) {
-    // SAFETY: they are initialised.
-    unsafe { ((&raw const work.block_at).read_volatile(), (&raw const work.block_end).read_volatile()) }
-}
-
-/// False: there is nothing more to read.
-#[inline(always)]
-fn load_block(packet: *mut __sk_buff, work: &mut Work, most: u32) -> bool {
-    let left = work.end.saturating_sub(work.at);
-    // The compiler is not to know the bounds: it would leave out the check that the verifier wants to see.
-    let len = black_box(if left < most { left } else { most });
-    if len == 0 || len > BLOCK as u32 {
-        return false;
-    }
-    // SAFETY: the context is the one the kernel called us with; there is room for a block.
-    let failed =
-        unsafe { bpf_skb_load_bytes(packet.cast(), work.at, work.block.bytes.as_mut_ptr().cast(), len) != 0 };
-    if failed {
-        return false;
-    }
-    work.block_at = 0;
-    work.block_end = len;
-    work.at += len;
-    true
-}
-
-struct MapNeedles {
-    needle: *mut Needle,
-    names: u32,
-}
-
-impl MapNeedles {
-    #[inline(always)]
-    fn has(&self, kind: u16, hash: u32) -> bool {
-        // SAFETY: this processor's alone while the program runs; of the map only presence is asked for.
-        unsafe {
-            (*self.needle).kind = kind;
-            (*self.needle).hash = hash;
-            NEEDLES.get(&*self.needle).is_some()
-        }
-    }
-}
-
-impl Needles for MapNeedles {
-    #[inline(always)]
-    fn header(&self, name: u32) -> bool {
-        self.names & name_bit(name) != 0 && self.has(Needle::HEADER, name)
-    }
-
-    #[inline(always)]
-    fn list(&self, name: u32) -> bool {
-        self.names & name_bit(name) != 0 && self.has(Needle::LIST, name)
-    }
-
-    #[inline(always)]
-    fn member(&self, key: u32) -> bool {
-        self.names & name_bit(key) != 0 && self.has(Needle::MEMBER, key)
     }
 }
