@@ -13,7 +13,7 @@ use crate::{
     exchange::{By, Whose, connect, try_ask},
     live_load::{A_RETRANSMISSION, Client, with_live_load},
     scale::{Scale, seed},
-    scene::{LOCAL, PORT, alice, alone_in_lab},
+    scene::{LOCAL, PORT, alice_inspects, alone_in_lab},
 };
 
 const LOAD: [Client; 5] = [Client::Keeps, Client::Keeps, Client::Reconnects, Client::Halves, Client::Halves];
@@ -26,7 +26,7 @@ fn requests_without_the_context_never_notice_when_the_agent_is_killed_or_stopped
         let _app = Software::Nginx.start(lab, &lab.pod, "app", PORT);
         let _alice_app = Software::Go.start(lab, &lab.dev, "alice", LOCAL);
         let agent = Agent::start(lab);
-        let developer = alice(lab, &agent);
+        let developer = alice_inspects(lab, &agent);
         let matching = Matching::default();
         let start = Instant::now();
         let ((agent, kills), load) = with_live_load(lab, &LOAD, &Family::BOTH, || {

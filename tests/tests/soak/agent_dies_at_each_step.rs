@@ -8,7 +8,7 @@ use crate::{
     exchange::{By, Number, Whose, answer, ask, connect, try_ask},
     live_load::{A_RETRANSMISSION, Client, with_live_load},
     scale::Scale,
-    scene::{LOCAL, PORT, alice, alone_in_lab},
+    scene::{LOCAL, PORT, alice_inspects, alone_in_lab},
 };
 
 const LOAD: [Client; 2] = [Client::Keeps, Client::Reconnects];
@@ -41,7 +41,7 @@ fn requests_without_the_context_never_notice_at_which_step_of_a_move_the_agent_s
 /// Has an agent move a connection, stop at `step` of it, and die. True: the connection was moved by then.
 fn moves_before(lab: &Lab, step: usize) -> bool {
     let agent = Agent::start(lab);
-    let _developer = alice(lab, &agent);
+    let _developer = alice_inspects(lab, &agent);
     lab.client.netns.run(|| {
         let connected = |family| {
             let mut connection = connect(lab, family).unwrap();

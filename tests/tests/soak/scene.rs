@@ -35,8 +35,17 @@ pub fn alone_in_lab(body: impl FnOnce(&Lab)) {
 
 /// Alice intercepts the app for the requests with her header.
 pub fn alice(lab: &Lab, agent: &Agent) -> Developer {
+    alice_with(lab, agent, &datapath())
+}
+
+/// The same where the agent dies: what passes through it until it is known what clients speak, as with `auto`, ends with it.
+pub fn alice_inspects(lab: &Lab, agent: &Agent) -> Developer {
+    alice_with(lab, agent, "inspect")
+}
+
+fn alice_with(lab: &Lab, agent: &Agent, datapath: &str) -> Developer {
     let intercept = Intercept::new(lab, agent, PORT, LOCAL).header("x-dev", "alice").name("alice");
-    intercept.argument("--datapath").argument(&datapath()).start(lab)
+    intercept.argument("--datapath").argument(datapath).start(lab)
 }
 
 /// Runs `work`, and when it fails shows what the agent has counted until then.
