@@ -168,12 +168,14 @@ pub fn idle(connections: &[Established]) -> impl Iterator<Item = (Tuple, Existin
 /// time as its client. So did one whose client asked again at once, and which has been thinking since; what it says in the end
 /// changes the count of bytes, and until then only a client that sends ahead would have another request.
 fn was_idle(connection: &Established, traffic: &Traffic, ago: Duration) -> bool {
-    let since_sent = Duration::from_millis(traffic.last_sent_ms.into());
-    connection.unread == 0
-        && connection.unacknowledged == 0
-        && traffic.segments_sent > 0
+    connection.unread == 0 && connection.unacknowledged == 0 && is_answered(traffic, ago + QUIET)
+}
+
+/// The app spoke last, and has been quiet for so long.
+fn is_answered(traffic: &Traffic, quiet: Duration) -> bool {
+    traffic.segments_sent > 0
         && traffic.last_sent_ms <= traffic.last_received_ms
-        && since_sent >= ago + QUIET
+        && Duration::from_millis(traffic.last_sent_ms.into()) >= quiet
 }
 
 /// Of one of which nothing is known, although something came since `ago`: a request came that says that no other follows, and is being
@@ -181,10 +183,8 @@ fn was_idle(connection: &Established, traffic: &Traffic, ago: Duration) -> bool 
 /// seen, such as in the SYN. The kernel's clock is coarse.)
 fn is_last_request(traffic: &Traffic, ago: Duration) -> bool {
     const COARSE: Duration = Duration::from_millis(20);
-    let [since_sent, since_received] =
-        [traffic.last_sent_ms, traffic.last_received_ms].map(|ms| Duration::from_millis(ms.into()));
-    let answered = traffic.segments_sent > 0 && since_sent <= since_received && since_sent >= QUIET;
-    traffic.bytes_received > 0 && since_received + COARSE < ago && !answered
+    let since_received = Duration::from_millis(traffic.last_received_ms.into());
+    traffic.bytes_received > 0 && since_received + COARSE < ago && !is_answered(traffic, QUIET)
 }
 
 fn bytes(address: SocketAddr) -> [u8; 16] {

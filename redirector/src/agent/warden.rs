@@ -307,7 +307,8 @@ impl Warden {
 
     fn steer(&mut self, port: u16, steering: Steering) -> Result<(), PortError> {
         let Some(open) = self.ports.get_mut(&port) else { return Err(PortError::Gone) };
-        if open.inspected.is_none() && !steering.needles.is_empty() {
+        let inspects = !steering.needles.is_empty();
+        if inspects && open.inspected.is_none() {
             match SockDiag::open().and_then(|diag| diag.established(port, None)) {
                 Ok(connections) => self.door.remember(idle(&connections)),
                 // Then their first request is the app's.
@@ -315,11 +316,7 @@ impl Warden {
             }
         }
         self.door.watch(port, &steering.needles)?;
-        open.inspected = match open.inspected {
-            _ if steering.needles.is_empty() => None,
-            None => Some(Instant::now()),
-            since => since,
-        };
+        open.inspected = inspects.then(|| open.inspected.unwrap_or_else(Instant::now));
         open.assigned = steering.assigns(Spoken::of(&open.context.stats));
         self.door.assign(port, open.assigned)?;
         open.steering = steering;
