@@ -129,11 +129,11 @@ pub struct UpstreamKey {
 }
 
 /// 64-bit words with a bit for each port.
-pub const UPSTREAM_PORT_WORDS: u32 = 1 << 10;
+pub const PORT_WORDS: u32 = 1 << 10;
 
-/// The word and the bit of a port (host order).
+/// The word and the bit of a port.
 #[inline(always)]
-pub const fn upstream_port_bit(port: u16) -> (u32, u64) {
+pub const fn port_bit(port: u16) -> (u32, u64) {
     (port as u32 >> 6, 1 << (port & 63))
 }
 

@@ -20,7 +20,7 @@ use crate::{
     early, finding,
     inspected_ports::inspected,
     judge::{AGAIN, AT_START, EXPECTED, PASSED_BEFORE, WITHIN, judge},
-    only, opening,
+    only_request, opening,
     packet::{self, Segment, TCP_RST, TCP_SYN, TCP_URG},
     place::{self, AppEnd, Place},
     scanning,
@@ -96,11 +96,13 @@ extern "C" fn redirector_request(packet: *mut __sk_buff, segment: *const Segment
             (*work).set_read(false);
             let mut connection = connection::known(socket);
             if connection.is_null() {
-                if only::may_be(segment, tcp) && only::is_only(ctx, segment, payload, wanted, &mut *work) {
+                if only_request::may_be(segment, tcp)
+                    && only_request::is_only(ctx, segment, payload, wanted, &mut *work)
+                {
                     count(Counter::Head);
                     return FOLLOWED;
                 }
-                if only::comes_again(segment, len, tcp) {
+                if only_request::comes_again(segment, len, tcp) {
                     return FOLLOWED;
                 }
                 connection = connection::known_from_now(socket);

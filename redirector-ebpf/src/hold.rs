@@ -20,7 +20,9 @@ use core::{
     intrinsics::{AtomicOrdering, atomic_or},
     mem::offset_of,
 };
-use redirector_common::{Connection, Counter, HELD_PAYLOAD, HOLD_DEADLINE_NS, Held, HeldSegment, Tuple};
+use redirector_common::{
+    Connection, Counter, HELD_PAYLOAD, HOLD_DEADLINE_NS, Held, HeldSegment, PORT_WORDS, Tuple, port_bit,
+};
 
 use crate::{
     connection::has_said_by_now,
@@ -43,7 +45,7 @@ static RECORD: PerCpuArray<HeldSegment> = PerCpuArray::with_max_entries(1, 0);
 
 /// A bit for each client port, set if anything was ever held on a connection with it. All others are neither in `HOLDS` nor in `FLOWS`,
 /// which saves their packets the look. (A variable is found without a look into a map; bits, because they stay in the processor's cache.)
-static mut HELD_PORTS: [u64; 1 << 10] = [0; 1 << 10];
+static mut HELD_PORTS: [u64; PORT_WORDS as usize] = [0; PORT_WORDS as usize];
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 /// Insert only what is not there.
@@ -129,8 +131,8 @@ fn note_held(client_port: [u8; 2]) {
 /// Of the number that the port is in network order: older verifiers (6.12's) forget the bounds of one whose bytes were swapped.
 #[inline(always)]
 fn held_port(client_port: [u8; 2]) -> (usize, u64) {
-    let port = u16::from_ne_bytes(client_port);
-    (usize::from(port >> 6), 1 << (port & 63))
+    let (word, bit) = port_bit(u16::from_ne_bytes(client_port));
+    (word as usize, bit)
 }
 
 #[inline(always)]

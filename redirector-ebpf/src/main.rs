@@ -34,7 +34,7 @@ mod inspected_ports;
 mod join;
 mod judge;
 mod needles;
-mod only;
+mod only_request;
 mod opening;
 mod packet;
 mod parked;

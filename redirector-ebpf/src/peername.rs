@@ -9,9 +9,7 @@ use aya_ebpf::{
     maps::{Array, HashMap},
     programs::SockAddrContext,
 };
-use redirector_common::{
-    AddressBytes, ClientAddress, UPSTREAM_PORT_WORDS, UpstreamKey, upstream_port_bit, v4_mapped,
-};
+use redirector_common::{AddressBytes, ClientAddress, PORT_WORDS, UpstreamKey, port_bit, v4_mapped};
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 
@@ -22,7 +20,7 @@ static CLIENTS: HashMap<UpstreamKey, ClientAddress> = HashMap::with_max_entries(
 /// The ports that the agent has in `CLIENTS`. All the node's connections are looked up when they are accepted, and nearly none of them is
 /// the agent's: this is small enough to stay in the processor's cache.
 #[map]
-static UPSTREAM_PORTS: Array<u64> = Array::with_max_entries(UPSTREAM_PORT_WORDS, 0);
+static UPSTREAM_PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, 0);
 
 /// The only verdict that the kernel's verifier accepts here.
 const PROCEED: i32 = 1;
@@ -88,7 +86,7 @@ pub fn redirector_peer6(ctx: SockAddrContext) -> i32 {
 /// Host order. False: the peer is not the agent.
 #[inline(always)]
 fn may_be_upstream(port: u16) -> bool {
-    let (index, bit) = upstream_port_bit(port);
+    let (index, bit) = port_bit(port);
     let Some(word) = UPSTREAM_PORTS.get_ptr(index) else { return false };
     // SAFETY: the element lives as long as the program; aligned words are not torn.
     unsafe { word.read_volatile() & bit != 0 }

@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use redirector_common::{
-    Rehearsal,
+    InspectedPort, Rehearsal,
     scan::{LineStarts, RequestScan, ResponseScan},
 };
 
@@ -24,14 +24,10 @@ pub fn redirector_rehearse(ctx: TcContext) -> i32 {
     let Some(work) = work() else { return 0 };
     // SAFETY: this processor's alone while the program runs.
     let work = unsafe { &mut *work };
-    work.at = ETHERNET;
-    work.end = ctx.len();
-    (work.heads, work.interesting, work.first_interesting) = (0, 0, 0);
+    let lines = STARTS.get(0).copied().unwrap_or(0) | LineStarts::OF_REQUESTS.to_bits();
+    let members = STARTS.get(1).copied().unwrap_or(0) as u32;
+    work.begin(InspectedPort { names: u32::MAX, members, lines }, 0, ETHERNET, ctx.len());
     (work.requests, work.responses) = (0, 0);
-    work.needle.port = 0;
-    work.names = u32::MAX;
-    work.judged = STARTS.get(0).copied().unwrap_or(0) | LineStarts::OF_REQUESTS.to_bits();
-    work.judged_members = STARTS.get(1).copied().unwrap_or(0) as u32;
     let (finished, ended, raw, at_start);
     if mode == Rehearsal::REQUESTS {
         work.request = RequestScan::default();

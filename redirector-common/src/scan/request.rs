@@ -71,8 +71,8 @@ impl RequestScan {
         if next != at { next } else { self.0.skip_list(block, at, end, judged) }
     }
 
-    /// Where a header line begins: it is `Connection: close` as clients write it, in any case. (What is written in other ways is not seen:
-    /// one who waits for more requests waits in vain, no more.)
+    /// Where a header line begins: it is `Connection: close` as clients write it, in any case. (Written in another
+    /// way it is not seen, which costs some time and nothing else.)
     #[inline(always)]
     pub fn is_closing_line(block: &Block, at: u32, end: u32) -> bool {
         const LOWER: u64 = 0x2020_2020_2020_2020;

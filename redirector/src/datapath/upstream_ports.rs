@@ -1,6 +1,6 @@
 //! Which ports of the agent have connections to apps whose client is recorded: a bit each, in words as the programs read them.
 
-use redirector_common::{UPSTREAM_PORT_WORDS, upstream_port_bit};
+use redirector_common::{PORT_WORDS, port_bit};
 
 /// How many records there are of each port.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Changed {
 
 impl UpstreamPorts {
     pub fn new() -> Self {
-        Self { records: vec![0; usize::from(u16::MAX) + 1], words: vec![0; UPSTREAM_PORT_WORDS as usize] }
+        Self { records: vec![0; usize::from(u16::MAX) + 1], words: vec![0; PORT_WORDS as usize] }
     }
 
     /// One record more.
@@ -36,7 +36,7 @@ impl UpstreamPorts {
     }
 
     fn toggle(&mut self, port: u16) -> Changed {
-        let (index, bit) = upstream_port_bit(port);
+        let (index, bit) = port_bit(port);
         let word = &mut self.words[index as usize];
         *word ^= bit;
         Changed { index, word: *word }

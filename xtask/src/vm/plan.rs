@@ -15,7 +15,7 @@ const INSPECTION: [&str; 9] = [
     "inspection_bad_wire",
     "inspection_early_answers",
     "inspection_of_older",
-    "inspection_only",
+    "inspection_only_requests",
     "inspection_parts",
     "inspection_segments",
     "scan_in_kernel",
