@@ -51,7 +51,7 @@ mod unread;
 mod work;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_flow_keys},
     macros::classifier,
     programs::TcContext,
 };
@@ -62,6 +62,12 @@ use crate::{
     packet::{Parsed, Segment},
     parked::Verdict,
 };
+
+/// Makes the object the same bytes each time. `__sk_buff`, of which the linker gets one for each unit of code, points to this
+/// type, which nothing else has. LLVM would declare it once for each pointer, and number them in the order of their addresses
+/// in its own memory.
+#[unsafe(no_mangle)]
+static FLOW_KEYS: &[bpf_flow_keys; 0] = &[];
 
 #[classifier]
 pub fn redirector_ingress(ctx: TcContext) -> i32 {

@@ -26,7 +26,7 @@ pub fn check(workspace: &Workspace) -> Result<()> {
     }
     ensure!(
         fs::read(&here)? == fs::read(&there)?,
-        "the eBPF object depends on its directory: compare `llvm-dwarfdump` and `strings` of {} and of one built elsewhere",
+        "the eBPF object is not the same each time: compare `readelf --hex-dump` of the sections (`.text`, `.BTF`, `.debug_str`) of {} and of one built elsewhere",
         here.display()
     );
     Ok(())
