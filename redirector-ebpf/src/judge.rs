@@ -158,11 +158,12 @@ fn stop(
     if !hold::is_possible(segment) {
         return PASS_ON;
     }
-    if connection.phase != Connection::PROVEN {
-        return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
-    }
+    // Whether it is proven or not: a silence that a part waited for would be none, because the rest comes, at each request again.
     if is_part && aside::put(ctx, segment, connection) != 0 {
         return DROP;
+    }
+    if connection.phase != Connection::PROVEN {
+        return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
     }
     if hold(ctx, segment, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
 }

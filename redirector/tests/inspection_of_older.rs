@@ -84,6 +84,29 @@ fn requests_that_do_not_match_never_wait_for_a_silence() {
 }
 
 #[test]
+fn requests_in_parts_that_do_not_match_never_wait_for_a_silence() {
+    with_client(|client| {
+        let mut connection = client.connect();
+        ask(&mut connection, &get(""), 1);
+        client.inspect();
+        let mut ask_in_parts = |headers| {
+            let request = get(headers);
+            let (first, second) = request.split_at(20);
+            for part in [first, second] {
+                connection.write_all(part.as_bytes()).unwrap();
+            }
+            read_answers(&mut connection, 1);
+        };
+        for _ in 0..50 {
+            ask_in_parts("");
+        }
+        client.counted(&[("silence_awaited", 0), ("joined", 49), ("heads", 50), ("lost_sight", 0)]);
+        ask_in_parts(WANTED);
+        client.counted(&[("held", 1), ("raw_connections", 0)]);
+    });
+}
+
+#[test]
 fn a_client_that_never_waits_for_its_answers_is_found_out() {
     with_client(|client| {
         let slow = |headers: &str| get(&format!("X-Wait: 60\r\n{headers}"));

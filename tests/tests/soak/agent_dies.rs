@@ -13,7 +13,7 @@ use crate::{
     exchange::{By, Whose, connect, try_ask},
     live_load::{A_RETRANSMISSION, Client, with_live_load},
     scale::{Scale, seed},
-    scene::{LOCAL, PORT, alice_inspects, alone_in_lab},
+    scene::{Counted, LOCAL, PORT, alice_inspects, alone_in_lab},
 };
 
 const LOAD: [Client; 5] = [Client::Keeps, Client::Keeps, Client::Reconnects, Client::Halves, Client::Halves];
@@ -48,10 +48,12 @@ fn requests_without_the_context_never_notice_when_the_agent_is_killed_or_stopped
                         agent.thaw();
                     }
                 }
+                eventually("alice answers", || alice_answers(lab));
+                // Otherwise the connections of the load would all be the app's, untouched, since the first time.
+                eventually("heads in two segments are followed", || Counted::by(&agent).of("joined") > 0);
                 (agent, kills)
             })
         });
-        eventually("alice answers", || alice_answers(lab));
         println!(
             "killed {kills} times, stopped {} times, in {:.1} s; {} live requests, the slowest in {:?}, {} slow; {matching:?}",
             deaths - kills,
