@@ -67,6 +67,8 @@ pub struct Connection {
     pub probed_seq: u32,
     /// How often the app was not done.
     pub failed_probes: u32,
+    /// How often in a row the client sent them again before that could be seen.
+    pub vain_probes: u32,
     /// What was read or passed over between these two is certainly what the client sent: it may come again.
     pub known_from: u32,
     pub known_to: u32,
@@ -84,8 +86,6 @@ pub struct Connection {
     pub unread: u32,
     pub unread_of: u32,
     pub unread_end: u32,
-    /// Always zero.
-    pub padding: u32,
     /// While it is not [`Self::PROVEN`]: when the last request came, when the app last sent something, and the longest time
     /// from the one to the other. Nanoseconds of `CLOCK_MONOTONIC`.
     pub asked_at: u64,

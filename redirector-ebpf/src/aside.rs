@@ -81,7 +81,7 @@ pub fn put(ctx: &TcContext, segment: &Segment, connection: &mut Connection) -> u
     let now = unsafe { bpf_ktime_get_ns() };
     if connection.aside_parts != 0 && connection.aside_from == segment.seq {
         // More of it, or it once more.
-        if now.saturating_sub(connection.aside_since) > LATE_NS {
+        if connection.aside_parts < MOST_PARTS && now.saturating_sub(connection.aside_since) > LATE_NS {
             note_late(segment, now);
             connection.aside_parts = 0;
         }
@@ -166,8 +166,13 @@ pub fn claim(segment: &Segment, len: u32, connection: &mut Connection) -> u32 {
         return if follows && end <= part_len { KNOWN } else { 0 };
     }
     if too_long {
-        // The first part is to be held when it comes in.
-        connection.aside_parts = MOST_PARTS;
+        if connection.phase != Connection::PROVEN {
+            // It can't be held. The first part comes again, and is read with this one (`early`).
+            connection.aside = 0;
+            set_id(part, FREE);
+            return 0;
+        }
+        put_no_more(connection);
     }
     connection.aside = 0;
     // SAFETY: no preconditions.
@@ -176,6 +181,12 @@ pub fn claim(segment: &Segment, len: u32, connection: &mut Connection) -> u32 {
         note_late(segment, now);
     }
     slot + 1
+}
+
+/// When what begins where the last one did comes in again, it is not put aside, and its client is not late.
+#[inline(always)]
+pub fn put_no_more(connection: &mut Connection) {
+    connection.aside_parts = MOST_PARTS;
 }
 
 /// What is in the slot of this number. Null: there is no such slot.

@@ -163,7 +163,11 @@ fn stop(
         return DROP;
     }
     if connection.phase != Connection::PROVEN {
-        return if silence::is_worth_a_probe(connection, segment) { DROP } else { COUNT };
+        if !silence::is_worth_a_probe(connection, segment) {
+            return COUNT;
+        }
+        aside::put_no_more(connection);
+        return DROP;
     }
     if hold(ctx, segment, connection, tcp) == hold::HELD { DROP } else { PASS_ON }
 }

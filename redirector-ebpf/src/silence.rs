@@ -19,6 +19,10 @@ const TIMES: u64 = 2;
 const MAX_PROBES: u32 = 2;
 const LONGEST_NS: u64 = 550_000_000;
 
+/// So often in a row a client may have sent a request again before there was a silence: with something that had come behind it, and
+/// that said what it is.
+const MAX_VAIN: u32 = 4;
+
 /// So many clients' requests were found on the way; more is enough.
 const MAX_FAILED: u32 = 2;
 
@@ -29,7 +33,7 @@ pub fn is_proof(connection: &mut Connection) -> bool {
     let now = unsafe { bpf_ktime_get_ns() };
     let is_proof = now.saturating_sub(connection.spoke_at) >= needed(connection);
     if is_proof {
-        connection.probes = 0;
+        (connection.probes, connection.vain_probes) = (0, 0);
     }
     is_proof
 }
@@ -39,8 +43,12 @@ pub fn is_proof(connection: &mut Connection) -> bool {
 pub fn is_worth_a_probe(connection: &mut Connection, segment: &Segment) -> bool {
     if connection.probes != 0 && connection.probed_seq != segment.seq {
         connection.probes = 0;
+        connection.vain_probes += 1;
     }
-    if connection.probes >= MAX_PROBES || needed(connection) > LONGEST_NS {
+    if connection.probes >= MAX_PROBES
+        || connection.vain_probes >= MAX_VAIN
+        || needed(connection) > LONGEST_NS
+    {
         return false;
     }
     connection.probed_seq = segment.seq;

@@ -27,6 +27,13 @@ fn inspect_with(client: &Client, connection: &TcpStream, received: u64) {
     client.inspect();
 }
 
+/// Sends the request in two segments.
+fn ask_in_parts(connection: &mut TcpStream, request: &str) {
+    let (first, second) = request.split_at(20);
+    connection.write_all(first.as_bytes()).unwrap();
+    ask(connection, second, 1);
+}
+
 fn tuple(client: SocketAddr, app: SocketAddr) -> Tuple {
     let bytes = |address: SocketAddr| match address {
         SocketAddr::V4(v4) => v4_mapped(v4.ip().octets()),
@@ -89,20 +96,68 @@ fn requests_in_parts_that_do_not_match_never_wait_for_a_silence() {
         let mut connection = client.connect();
         ask(&mut connection, &get(""), 1);
         client.inspect();
-        let mut ask_in_parts = |headers| {
-            let request = get(headers);
-            let (first, second) = request.split_at(20);
-            for part in [first, second] {
-                connection.write_all(part.as_bytes()).unwrap();
-            }
-            read_answers(&mut connection, 1);
-        };
         for _ in 0..50 {
-            ask_in_parts("");
+            ask_in_parts(&mut connection, &get(""));
         }
         client.counted(&[("silence_awaited", 0), ("joined", 49), ("heads", 50), ("lost_sight", 0)]);
-        ask_in_parts(WANTED);
+        ask_in_parts(&mut connection, &get(WANTED));
         client.counted(&[("held", 1), ("raw_connections", 0)]);
+    });
+}
+
+#[test]
+fn uploads_in_parts_that_do_not_match_never_wait_for_a_silence() {
+    with_client(|client| {
+        let mut connection = client.connect();
+        let body = "x".repeat(40_000);
+        let upload = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        // So that the client may send all of it at once.
+        for _ in 0..8 {
+            ask(&mut connection, &upload, 1);
+        }
+        client.inspect();
+        for _ in 0..20 {
+            ask_in_parts(&mut connection, &upload);
+        }
+        client.counted(&[("silence_awaited", 0), ("held", 0), ("heads", 20), ("raw_connections", 0)]);
+    });
+}
+
+#[test]
+fn parts_of_a_client_that_was_late_wait_for_a_silence_a_few_times_only() {
+    with_client(|client| {
+        let mut connection = client.connect();
+        ask(&mut connection, &get(""), 1);
+        client.inspect();
+        let mut late = client.connect();
+        late.write_all(&get("").as_bytes()[..20]).unwrap();
+        thread::sleep(SILENCE);
+        late.write_all(&get("").as_bytes()[20..]).unwrap();
+        read_answers(&mut late, 1);
+        for _ in 0..50 {
+            ask_in_parts(&mut connection, &get(""));
+        }
+        let counters = client.counters();
+        assert!(counters["silence_awaited"] < 10, "{counters:?}");
+        assert_eq!((counters["heads"], counters["held"]), (51, 1), "{counters:?}");
+    });
+}
+
+#[test]
+fn a_client_is_not_late_with_what_waits_for_a_silence() {
+    with_client(|client| {
+        // So that the first part comes again by itself, and not before its time.
+        for name in ["tcp_early_retrans", "tcp_retrans_collapse"] {
+            inspected::run(&format!("sysctl -qw net.ipv4.{name}=0"));
+        }
+        let mut connection = client.connect();
+        ask(&mut connection, &get(""), 1);
+        client.inspect();
+        ask_in_parts(&mut connection, &get(""));
+        ask_in_parts(&mut connection, &get(WANTED));
+        client.counted(&[("joined", 1), ("silence_awaited", 1), ("held", 1)]);
+        ask_in_parts(&mut client.connect(), &get(""));
+        client.counted(&[("joined", 2), ("held", 1)]);
     });
 }
 
