@@ -55,12 +55,13 @@ fn requests_without_the_context_never_notice_when_the_agent_is_killed_or_stopped
             })
         });
         println!(
-            "killed {kills} times, stopped {} times, in {:.1} s; {} live requests, the slowest in {:?}, {} slow; {matching:?}",
+            "killed {kills} times, stopped {} times, in {:.1} s; {} live requests, the slowest in {:?}, {} slow, {} lost; {matching:?}",
             deaths - kills,
             start.elapsed().as_secs_f64(),
             load.answered,
             load.longest,
-            load.slow
+            load.slow,
+            load.lost
         );
         assert!(load.longest < A_RETRANSMISSION, "{load:?}");
         drop(developer);

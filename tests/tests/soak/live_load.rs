@@ -1,6 +1,7 @@
 //! Requests for the app, as many as the machine gives, while something else is tried. Each must be answered by the app.
 
 use std::{
+    io,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -37,9 +38,18 @@ pub struct Load {
     pub longest: Duration,
     /// How many waited for longer than a half of the least retransmission timeout of Linux.
     pub slow: u64,
+    /// How many connections ended with the agent, which had them because of clients that were [late](Lateness).
+    pub lost: u64,
 }
 
 const SLOW: Duration = Duration::from_millis(100);
+
+/// When a client that sends its heads in two segments was last slow: on a busy machine the second may have been late. From then on
+/// the agent takes what comes in parts from that address, for as long as is remembered, and what it has ends with it (README).
+#[derive(Debug, Default)]
+struct Lateness(Mutex<Option<Instant>>);
+
+const REMEMBERED: Duration = Duration::from_secs(11);
 
 /// Runs `work` while `clients` ask, in these families in turns.
 #[track_caller]
@@ -50,15 +60,16 @@ pub fn with_live_load<T>(
     work: impl FnOnce() -> T,
 ) -> (T, Load) {
     let (done, load) = (AtomicBool::new(false), Mutex::new(Load::default()));
+    let lateness = Lateness::default();
     let outcome = thread::scope(|scope| {
         // Also when the work panics.
         let finish = Finish(&done);
         let clients = clients.iter().zip(families.iter().cycle());
         let clients: Vec<_> = clients
             .map(|(client, family)| {
-                let (done, load) = (&done, &load);
+                let (done, load, lateness) = (&done, &load, &lateness);
                 scope.spawn(move || {
-                    let one = lab.client.netns.run(|| client.ask_until(lab, *family, done));
+                    let one = lab.client.netns.run(|| client.ask_until(lab, *family, done, lateness));
                     load.lock().unwrap_or_else(PoisonError::into_inner).add(one);
                 })
             })
@@ -74,13 +85,26 @@ pub fn with_live_load<T>(
 }
 
 impl Client {
-    fn ask_until(self, lab: &Lab, family: Family, done: &AtomicBool) -> Load {
+    fn ask_until(self, lab: &Lab, family: Family, done: &AtomicBool, lateness: &Lateness) -> Load {
         let mut load = Load::default();
         let mut kept = None;
+        let mut may_be_the_agents = false;
         while !done.load(Relaxed) {
             let start = Instant::now();
             let mut connection = kept.take().unwrap_or_else(|| connect(lab, family).expect("connect"));
-            let by = self.ask(&mut connection);
+            may_be_the_agents |= self == Self::Halves && lateness.is_remembered();
+            let by = match self.ask(&mut connection) {
+                Ok(by) => by,
+                Err(_) if may_be_the_agents => {
+                    may_be_the_agents = false;
+                    load.lost += 1;
+                    continue;
+                }
+                Err(error) => panic!("{self:?} on {}: {error}", connection.local_address()),
+            };
+            if self == Self::Halves && start.elapsed() > SLOW {
+                lateness.note();
+            }
             load.answered += 1;
             load.longest = load.longest.max(start.elapsed());
             load.slow += u64::from(start.elapsed() > SLOW);
@@ -90,18 +114,28 @@ impl Client {
         load
     }
 
-    fn ask(self, connection: &mut Connection) -> By {
+    fn ask(self, connection: &mut Connection) -> io::Result<By> {
         let number = Number::next();
         let request = Whose::Live.get(number);
         if self == Self::Halves {
             let (first, second) = request.split_at(request.len() / 2);
-            connection.send(first);
-            connection.send(second);
+            connection.try_send(first)?;
+            connection.try_send(second)?;
         } else {
-            connection.send(request);
+            connection.try_send(request)?;
         }
-        let answer = answer(connection, number);
-        answer.unwrap_or_else(|error| panic!("{self:?} on {}: {error}", connection.local_address())).0
+        Ok(answer(connection, number)?.0)
+    }
+}
+
+impl Lateness {
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_remembered(&self) -> bool {
+        let at = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| at.elapsed() < REMEMBERED)
     }
 }
 
@@ -110,6 +144,7 @@ impl Load {
         self.answered += other.answered;
         self.longest = self.longest.max(other.longest);
         self.slow += other.slow;
+        self.lost += other.lost;
     }
 }
 
