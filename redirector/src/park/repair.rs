@@ -1,11 +1,12 @@
 //! A socket that is the other end of an existing connection, made with `TCP_REPAIR` (tcp(7), Linux 3.5).
 
 use super::connection_state::ConnectionState;
+use nix::fcntl::{FcntlArg, fcntl};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io::{self, Write as _},
     net::{SocketAddr, TcpStream},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, FromRawFd as _, RawFd},
 };
 
 /// Constants of linux/tcp.h.
@@ -16,6 +17,8 @@ const OPTION_TIMESTAMPS: u32 = 8;
 const RECEIVE_QUEUE: libc::c_int = 1;
 const SEND_QUEUE: libc::c_int = 2;
 const NO_QUEUE: libc::c_int = 0;
+/// Programs are attached for each intercepted namespace; most other descriptors of an agent are connections.
+const ABOVE_PROGRAMS: RawFd = 16_384;
 /// The largest value of `TCP_MAXSEG` that the kernel takes.
 const MAX_MAXSEG: i32 = 32_767;
 
@@ -56,6 +59,7 @@ impl Repaired {
         peer: SocketAddr,
     ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(local), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = closed_before_programs(socket);
         socket.set_nonblocking(true)?;
         set(&socket, libc::TCP_REPAIR, &1_i32)?;
         socket.bind(&local.into())?;
@@ -93,6 +97,17 @@ impl Repaired {
         // The end of the repair took it away.
         socket2::SockRef::from(&stream).set_reuse_address(true)?;
         Ok(stream)
+    }
+}
+
+/// When the agent is killed, the socket must be closed before the programs are detached: they give the last thing that it says the
+/// port that its client knows. The kernel closes a dead process's files from the highest descriptor to the lowest (since Linux
+/// 4.3; not promised). If there is no room for descriptors so high, it stays where it is.
+fn closed_before_programs(socket: Socket) -> Socket {
+    match fcntl(&socket, FcntlArg::F_DUPFD_CLOEXEC(ABOVE_PROGRAMS)) {
+        // SAFETY: the descriptor is new, and nobody else's.
+        Ok(descriptor) => unsafe { Socket::from_raw_fd(descriptor) },
+        Err(_) => socket,
     }
 }
 

@@ -1,6 +1,11 @@
 //! Connections change from the app to the agent between two requests, and nobody notices: not the client, not the app.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::Duration,
+};
 
 use lab::{
     Agent, AgentOptions, App, Connection, Curl, Developer, Family, KeepAliveClient, Lab, Log, Process,
@@ -439,5 +444,42 @@ fn a_parked_connection_that_is_idle_is_retired() {
         ask(&mut connection, false);
         assert_eq!(connection.rest(), b"", "a plain end");
         assert_eq!(waiting.counted("retired"), 1);
+    });
+}
+
+#[test]
+fn a_parked_connection_ends_with_an_agent_that_is_killed() {
+    in_lab(|lab| {
+        let waiting = Waiting::new(lab);
+        let agent_address = waiting.agent.address();
+        let connect_to_agent = || TcpStream::connect(agent_address).unwrap();
+        let older_than_the_programs: Vec<_> =
+            lab.dev.netns.run(|| (0..10).map(|_| connect_to_agent()).collect());
+        thread::sleep(Duration::from_millis(100));
+        let alice = waiting.intercept("inspect");
+        // Their descriptors are free now, and lower than those of the programs.
+        drop(older_than_the_programs);
+        thread::sleep(Duration::from_millis(100));
+        let mut connections: Vec<_> =
+            Family::BOTH.into_iter().cycle().take(40).map(|family| waiting.connect(family)).collect();
+        for (number, connection) in connections.iter_mut().enumerate() {
+            ask(connection, true);
+            if number % 4 > 1 {
+                connection.send(request("/slow?ms=60000", true));
+            }
+        }
+        let Waiting { agent, app, alice_app, .. } = waiting;
+        agent.kill();
+        for mut connection in connections {
+            connection.stream().set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let error = connection.try_response("GET").unwrap_err();
+            assert_ne!(
+                error.kind(),
+                io::ErrorKind::WouldBlock,
+                "nobody has told {}",
+                connection.local_address()
+            );
+        }
+        drop((alice, app, alice_app));
     });
 }
