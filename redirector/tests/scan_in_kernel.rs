@@ -15,7 +15,7 @@ use redirector::http1::MethodKind;
 use redirector_common::scan::NoNeedles;
 use redirector_common::{Needle, Rehearsal};
 use scanning::{
-    BLOCKS, Scanned, Seen, Wanted, any_matcher, matches_of, request_with_context, scan_requests,
+    BEFORE, BLOCKS, Scanned, Seen, Wanted, any_matcher, matches_of, request_with_context, scan_requests,
     scan_responses,
 };
 
@@ -42,7 +42,13 @@ impl Kernel {
         Self { object, needles, starts }
     }
 
+    /// As if it were the first that is read.
     fn run(&self, mode: u8, payload: &[u8]) -> Rehearsal {
+        self.run_behind_another(Rehearsal::REQUESTS, &BEFORE);
+        self.run_behind_another(mode, payload)
+    }
+
+    fn run_behind_another(&self, mode: u8, payload: &[u8]) -> Rehearsal {
         let program: &SchedClassifier =
             self.object.program("redirector_rehearse").unwrap().try_into().unwrap();
         let mut packet = vec![mode];
@@ -126,6 +132,16 @@ fn the_kernel_reads_requests_as_they_are_read_here() {
         prop_assert_eq!(seen.at_start, !scanned.1 && ended_at == Some(stream.len()));
         Ok(())
     });
+}
+
+#[test]
+fn the_kernel_reads_lines_without_a_colon_as_they_are_read_here() {
+    let kernel = Kernel::new();
+    for line in ["abc", "0", "3\r\nabc\r\n0\r\n3\r\nabc", "Host: a\r\nab", "abcdefghijkl"] {
+        let stream = format!("POST /a HTTP/1.1\r\n{line}\r\n");
+        let (scanned, _) = scan_requests(stream.as_bytes(), &NoNeedles, BLOCKS[0]);
+        assert_eq!(kernel.run(Rehearsal::REQUESTS, stream.as_bytes()).raw, scanned.1, "{stream:?}");
+    }
 }
 
 #[test]

@@ -43,6 +43,18 @@ pub enum By {
 pub const BLOCKS: [By; 4] =
     [By::Blocks(&[BLOCK]), By::Blocks(&[1, 2, 3]), By::Blocks(&[7, 64, 1, 333]), By::Blocks(&[16])];
 
+/// What is in a block before anything is read. What is behind the end of a stream ends nothing; but a short line there may be judged
+/// for its sake, so that one without a colon is given up, or gone past.
+pub const BEFORE: [u8; BLOCK] = {
+    let mut bytes = [0; BLOCK];
+    let mut at = 0;
+    while at < BLOCK {
+        bytes[at] = b"\nx,\r\n\r\n"[at % 7];
+        at += 1;
+    }
+    bytes
+};
+
 /// Names that are looked for, and the lines that are judged for them.
 pub trait Sought: Needles {
     fn lines(&self) -> LineStarts;
@@ -84,6 +96,8 @@ fn drive(scan: &mut impl Scan, stream: &[u8], by: By) -> Vec<Seen> {
         return seen;
     };
     let mut sizes = sizes.iter().cycle();
+    let mut block = Block::filled(0);
+    block.bytes[..BLOCK].copy_from_slice(&BEFORE);
     let mut at = 0;
     while at < stream.len() {
         let skipped = (scan.skippable() as usize).min(stream.len() - at);
@@ -95,11 +109,6 @@ fn drive(scan: &mut impl Scan, stream: &[u8], by: By) -> Vec<Seen> {
             continue;
         }
         let len = (*sizes.next().unwrap()).min(stream.len() - at);
-        // What is behind the end must not be looked at.
-        let mut block = Block::filled(b'\n');
-        for (at, byte) in block.bytes.iter_mut().enumerate() {
-            *byte = b"\nx,\r\n\r\n"[at % 7];
-        }
         block.bytes[..len].copy_from_slice(&stream[at..at + len]);
         let mut within = 0;
         while within < len {
