@@ -5,16 +5,12 @@
 #[allow(dead_code, reason = "other tests need the rest")]
 mod inspected;
 
-use inspected::{Client, PORT, WANTED, ask, get, read_answers, tcp, with_client};
+use inspected::{Client, PORT, SILENCE, WANTED, ask, get, read_answers, tcp, with_client};
 use redirector::datapath::PortListeners;
 use redirector_common::{Tuple, v4_mapped};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
-
-/// More than the silence that is asked for.
-const SILENCE: Duration = Duration::from_millis(250);
 
 /// Inspects the port, and says of the connection what the agent finds of an idle one.
 fn inspect_with(client: &Client, connection: &TcpStream, received: u64) {

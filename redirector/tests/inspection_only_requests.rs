@@ -7,7 +7,7 @@ mod inspected;
 
 use aya::maps::{Map, MapData, SkStorage};
 use inspected::tcp::position;
-use inspected::{Client, PORT, WANTED, ask, forged, get, read_answers, with_client};
+use inspected::{Client, PORT, SILENCE, WANTED, ask, forged, get, read_answers, with_client};
 use redirector::context::Needle;
 use redirector_common::Connection;
 use redirector_common::scan::LineStarts;
@@ -19,8 +19,6 @@ use std::time::Duration;
 const CLOSE: &str = "Connection: close\r\n";
 /// Longer than a segment takes.
 const SHORT: Duration = Duration::from_millis(50);
-/// More than the silence that is asked for.
-const SILENCE: Duration = Duration::from_millis(250);
 
 /// Does the kernel keep something of the connection?
 fn is_kept(client: &Client, connection: &TcpStream) -> bool {

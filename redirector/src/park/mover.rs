@@ -5,7 +5,7 @@ use super::{
     farewell::{Farewell, Impersonator},
     flows::{ClaimError, Flows, Moving, ParkedFlow, addresses},
     held::HeldSegment,
-    repair::Repaired,
+    repair::{Repaired, make_room},
 };
 use crate::{
     engine::{ClientAddr, OriginalDst},
@@ -57,6 +57,7 @@ impl Mover {
     /// # Errors
     /// Without `CAP_NET_RAW`, or a kernel without sock_diag.
     pub fn open(flows: Arc<Flows>) -> io::Result<Self> {
+        make_room();
         Ok(Self { flows, diag: Mutex::new(SockDiag::open()?), impersonator: Impersonator::open()? })
     }
 

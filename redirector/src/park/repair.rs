@@ -6,7 +6,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io::{self, Write as _},
     net::{SocketAddr, TcpStream},
-    os::fd::{AsRawFd, FromRawFd as _, RawFd},
+    os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
 /// Constants of linux/tcp.h.
@@ -100,15 +100,24 @@ impl Repaired {
     }
 }
 
+/// Lets the table of descriptors grow to where those of the sockets are. It would by itself, but in a process with threads that waits for all
+/// processors (10 ms; `expand_fdtable` of Linux): too long for a request that is held.
+pub fn make_room() {
+    // If there is none, sockets stay where they are.
+    let _ = above_programs(io::stderr());
+}
+
 /// When the agent is killed, the socket must be closed before the programs are detached: they give the last thing that it says the
 /// port that its client knows. The kernel closes a dead process's files from the highest descriptor to the lowest (since Linux
 /// 4.3; not promised). If there is no room for descriptors so high, it stays where it is.
 fn closed_before_programs(socket: Socket) -> Socket {
-    match fcntl(&socket, FcntlArg::F_DUPFD_CLOEXEC(ABOVE_PROGRAMS)) {
-        // SAFETY: the descriptor is new, and nobody else's.
-        Ok(descriptor) => unsafe { Socket::from_raw_fd(descriptor) },
-        Err(_) => socket,
-    }
+    above_programs(&socket).map_or(socket, Socket::from)
+}
+
+fn above_programs(file: impl AsFd) -> nix::Result<OwnedFd> {
+    let descriptor = fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(ABOVE_PROGRAMS))?;
+    // SAFETY: it is new, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 fn set_options(socket: &Socket, state: &ConnectionState) -> io::Result<()> {

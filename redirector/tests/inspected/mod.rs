@@ -26,6 +26,8 @@ pub const WANTED: &str = "X-Dev: alice\r\n";
 pub const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// More than the agent may be silent, and more than a segment is held.
 pub const LONG: Duration = Duration::from_millis(600);
+/// More than the silence of the app that is asked for where not all of a connection was seen.
+pub const SILENCE: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The client's side of a test.

@@ -1,7 +1,8 @@
 //! Connections change from the app to the agent between two requests, and nobody notices: not the client, not the app.
 
 use std::{
-    io,
+    collections::BTreeSet,
+    fs, io,
     net::{SocketAddr, TcpStream},
     thread,
     time::Duration,
@@ -451,15 +452,18 @@ fn a_parked_connection_that_is_idle_is_retired() {
 fn a_parked_connection_ends_with_an_agent_that_is_killed() {
     in_lab(|lab| {
         let waiting = Waiting::new(lab);
-        let agent_address = waiting.agent.address();
-        let connect_to_agent = || TcpStream::connect(agent_address).unwrap();
+        let (address, files) = (waiting.agent.address(), format!("/proc/{}/fd", waiting.agent.pid()));
+        let open_files = || -> BTreeSet<_> {
+            fs::read_dir(&files).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+        };
+        let before = open_files();
         let older_than_the_programs: Vec<_> =
-            lab.dev.netns.run(|| (0..10).map(|_| connect_to_agent()).collect());
-        thread::sleep(Duration::from_millis(100));
+            lab.dev.netns.run(|| (0..10).map(|_| TcpStream::connect(address).unwrap()).collect());
+        eventually("the agent has accepted them", || open_files().len() >= before.len() + 10);
+        let descriptors = &open_files() - &before;
         let alice = waiting.intercept("inspect");
-        // Their descriptors are free now, and lower than those of the programs.
         drop(older_than_the_programs);
-        thread::sleep(Duration::from_millis(100));
+        eventually("their descriptors are free", || open_files().is_disjoint(&descriptors));
         let mut connections: Vec<_> =
             Family::BOTH.into_iter().cycle().take(40).map(|family| waiting.connect(family)).collect();
         for (number, connection) in connections.iter_mut().enumerate() {

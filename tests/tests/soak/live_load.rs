@@ -102,12 +102,13 @@ impl Client {
                 }
                 Err(error) => panic!("{self:?} on {}: {error}", connection.local_address()),
             };
-            if self == Self::Halves && start.elapsed() > SLOW {
+            let took = start.elapsed();
+            if self == Self::Halves && took > SLOW {
                 lateness.note();
             }
             load.answered += 1;
-            load.longest = load.longest.max(start.elapsed());
-            load.slow += u64::from(start.elapsed() > SLOW);
+            load.longest = load.longest.max(took);
+            load.slow += u64::from(took > SLOW);
             assert_eq!(by, By::App);
             kept = Some(connection).filter(|_| self != Self::Reconnects);
         }
